@@ -1,0 +1,175 @@
+"""Fly to a commanded position and heading and hold them.
+
+Starts up to 2 m away, tilted up to 60 degrees, at any heading, moving and turning.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from physai.plant import Channel
+from physai.state import (
+    State,
+    quaternion_conjugate,
+    quaternion_from_axis_angle,
+    quaternion_multiply,
+    rotate_inverse,
+)
+from physai.task import ObservationChannel, Requirement, Task
+
+DURATION = 5.0  # s
+HOLD = 1.0  # s at the end in which the requirements must hold
+STEPS_HELD = 50  # control periods in HOLD
+POSITION_LIMIT = 0.05  # m
+ATTITUDE_LIMIT = 5.0  # degrees
+FAILED_DISTANCE = 8.0  # m
+
+
+def _vector(name: str, unit: str, limit: float, noise: float) -> tuple[ObservationChannel, ...]:
+    return tuple(ObservationChannel(f"{name}_{a}", unit, -limit, limit, noise) for a in "xyz")
+
+
+OBSERVATIONS = (
+    *_vector("position_error", "m", 10.0, 0.002),
+    *_vector("velocity", "m/s", 15.0, 0.02),
+    *_vector("up", "1", 1.0, 0.002),
+    *_vector("north", "1", 1.0, 0.002),
+    *_vector("angular_velocity", "rad/s", 30.0, 0.02),
+    *(ObservationChannel(f"rotor_{i}", "1", 0.0, 1.0, 0.005) for i in (1, 2, 3, 4)),
+)
+
+
+def _start(key: jax.Array, design: jax.Array, reach: float, tilt: float, speed: float, turn: float) -> State:
+    keys = jax.random.split(key, 9)
+    command = jnp.append(
+        jax.random.uniform(keys[0], (3,), minval=-5.0, maxval=5.0),
+        jax.random.uniform(keys[1], minval=-jnp.pi, maxval=jnp.pi),
+    )
+    offset = reach * jax.random.ball(keys[2], 3)
+    bearing = jax.random.uniform(keys[3], minval=-jnp.pi, maxval=jnp.pi)
+    axis = jnp.array([jnp.cos(bearing), jnp.sin(bearing), 0.0])
+    tilted = quaternion_from_axis_angle(axis, jax.random.uniform(keys[4], maxval=tilt))
+    heading = jax.random.uniform(keys[5], minval=-jnp.pi, maxval=jnp.pi)
+    turned = quaternion_from_axis_angle(jnp.array([0.0, 0.0, 1.0]), heading)
+    velocity = speed * jax.random.ball(keys[6], 3)
+    rate = turn * jax.random.ball(keys[7], 3)
+    return State(
+        qpos=jnp.concatenate([command[:3] + offset, quaternion_multiply(turned, tilted)]),
+        qvel=jnp.concatenate([velocity, rate]),
+        act=jax.random.uniform(keys[8], (4,), maxval=0.5),
+        time=jnp.zeros(()),
+        command=command,
+        design=design,
+    )
+
+
+def reset(key: jax.Array, design: jax.Array) -> State:
+    """Draw a start: up to 2 m away, tilted up to 60 degrees, up to 2 m/s and 3 rad/s."""
+    return _start(key, design, reach=2.0, tilt=jnp.pi / 3, speed=2.0, turn=3.0)
+
+
+def excitation(key: jax.Array, design: jax.Array) -> State:
+    """Draw a wider start, so that the data cover what a controller meets on its way."""
+    return _start(key, design, reach=2.0, tilt=0.6 * jnp.pi, speed=5.0, turn=6.0)
+
+
+def _commanded_attitude(state: State) -> jax.Array:
+    return quaternion_from_axis_angle(jnp.array([0.0, 0.0, 1.0]), state.command[3])
+
+
+def observe(state: State) -> jax.Array:
+    """Return what the flight computer knows, all vectors in the body frame `[19]`."""
+    attitude = state.qpos[3:7]
+    heading = state.command[3]
+    north = jnp.array([jnp.cos(heading), jnp.sin(heading), 0.0])
+    return jnp.concatenate(
+        [
+            rotate_inverse(attitude, state.qpos[:3] - state.command[:3]),
+            rotate_inverse(attitude, state.qvel[:3]),
+            rotate_inverse(attitude, jnp.array([0.0, 0.0, 1.0])),
+            rotate_inverse(attitude, north),
+            state.qvel[3:6],
+            state.act,
+        ]
+    )
+
+
+def position_error(state: State) -> jax.Array:
+    """Distance to the commanded position, m."""
+    return jnp.linalg.norm(state.qpos[..., :3] - state.command[..., :3], axis=-1)
+
+
+def attitude_error(state: State) -> jax.Array:
+    """Angle between the attitude and level at the commanded heading, rad."""
+    error = quaternion_multiply(quaternion_conjugate(_commanded_attitude(state)), state.qpos[3:7])
+    return 2.0 * jnp.arctan2(jnp.linalg.norm(error[1:]), jnp.abs(error[0]))
+
+
+def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
+    """Return minus the cost of a control period: distance, attitude, speed, turning and effort."""
+    offset = jnp.sum(jnp.square(next_state.qpos[:3] - next_state.command[:3]))
+    error = quaternion_multiply(
+        quaternion_conjugate(_commanded_attitude(next_state)), next_state.qpos[3:7]
+    )
+    attitude = jnp.sum(jnp.square(error[1:]))
+    distance_cost = jnp.sqrt(offset + 0.02**2) - 0.02
+    attitude_cost = jnp.sqrt(attitude + 0.05**2) - 0.05
+    speed_cost = 0.02 * jnp.sum(jnp.square(next_state.qvel[:3]))
+    turn_cost = 0.004 * jnp.sum(jnp.square(next_state.qvel[3:6]))
+    effort_cost = 0.02 * jnp.sum(jnp.square(action - state.act))
+    return -(distance_cost + 0.4 * attitude_cost + speed_cost + turn_cost + effort_cost)
+
+
+def terminated(state: State) -> jax.Array:
+    """Return whether the machine is lost: farther than 8 m from the command."""
+    return position_error(state) > FAILED_DISTANCE
+
+
+def _held(measure):
+    def worst_at_the_end(states: State) -> jax.Array:
+        return jnp.max(jax.vmap(measure)(states[-STEPS_HELD - 1 :]))
+
+    return worst_at_the_end
+
+
+def settling_time(states: State) -> jax.Array:
+    """Time after which position and attitude stay within their limits, s (inf: never)."""
+    outside = (jax.vmap(position_error)(states) > POSITION_LIMIT) | (
+        jnp.degrees(jax.vmap(attitude_error)(states)) > ATTITUDE_LIMIT
+    )
+    last = jnp.max(jnp.where(outside, jnp.arange(outside.shape[0]), -1))
+    times = jnp.append(states.time, jnp.inf)
+    return times[last + 1] - states.time[0]
+
+
+TASK = Task(
+    commands=(
+        *(Channel(f"position_{a}", "m", -5.0, 5.0) for a in "xyz"),
+        Channel("heading", "rad", -3.1416, 3.1416),
+    ),
+    observations=OBSERVATIONS,
+    duration=DURATION,
+    reset=reset,
+    excitation=excitation,
+    observe=observe,
+    reward=reward,
+    terminated=terminated,
+    settling=settling_time,
+    requirements=(
+        Requirement(
+            "position",
+            "distance to the command, worst of the last second",
+            "m",
+            POSITION_LIMIT,
+            _held(position_error),
+        ),
+        Requirement(
+            "attitude",
+            "angle to level at the commanded heading, worst of the last second",
+            "deg",
+            ATTITUDE_LIMIT,
+            _held(lambda state: jnp.degrees(attitude_error(state))),
+        ),
+    ),
+)

@@ -1,0 +1,215 @@
+"""The true simulator at scale: many copies of a plant on MuJoCo's batch engine, on all cores."""
+
+from __future__ import annotations
+
+import copy
+
+import mujoco
+import mujoco.batch
+import numpy as np
+
+from physai.errors import InputError
+from physai.plant import Plant
+from physai.state import State
+
+SPEED_LIMIT = 1e6  # m/s or rad/s: beyond this a simulation counts as diverged
+
+
+class TruePlant:
+    """A `Model` of `nsim` simulations of the true plant, each with its own design.
+
+    `step` advances every simulation by one control period, bit-identical to a loop over mj_step. A
+    simulation that diverges is frozen and marked in `valid`; it does not stop the others.
+
+    Args:
+        plant: the plant.
+        nsim: number of simulations.
+        designs: design vectors `[nsim, nd]` (None: the nominal one for all).
+        mass_scale: factors on every mass and inertia `[nsim]` (None: 1).
+        nthread: threads (0: all cores).
+
+    Raises:
+        InputError: a design or mass_scale of the wrong shape, not finite or outside its bounds.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        nsim: int,
+        designs: np.ndarray | None = None,
+        mass_scale: np.ndarray | None = None,
+        nthread: int = 0,
+    ) -> None:
+        self.plant = plant
+        self.designs = _designs(plant, nsim, designs)
+        self._batch = _batch(plant, self.designs, _mass_scale(nsim, mass_scale), nthread)
+        self._qpos = self._batch.bind("qpos")
+        self._qvel = self._batch.bind("qvel")
+        self._act = self._batch.bind("act") if plant.model.na else np.zeros((nsim, 0))
+        self._time = self._batch.bind("time")
+        self._ctrl = self._batch.bind("ctrl")
+        self._warnings = self._batch.warning[:, :, 1]
+        self._fresh = self._batch.state.copy()
+        self._warned = self._warnings.sum(1)
+        self._actions = list(plant.action_ids)
+        self._disturbances = list(plant.disturbance_ids)
+        self._low = np.array([a.low for a in plant.actions])
+        self._high = np.array([a.high for a in plant.actions])
+        self._last: State | None = None
+        self.valid = np.ones(nsim, dtype=bool)
+
+    @property
+    def nsim(self) -> int:
+        """Number of simulations."""
+        return len(self.designs)
+
+    def model_of(self, sim: int) -> mujoco.MjModel:
+        """Return a copy of the MuJoCo model that simulation `sim` runs on."""
+        return self._batch.get_model(sim)
+
+    def step(
+        self, state: State, action: np.ndarray, disturbance: np.ndarray | None = None
+    ) -> State:
+        """Advance one control period.
+
+        Args:
+            state: batched state `[nsim, ...]`; the one returned last continues without a copy.
+            action: `[nsim, nu]` in the channels' units, clipped to their ranges.
+            disturbance: `[nsim, nw]` (None: zero), clipped likewise by MuJoCo.
+
+        Returns:
+            The next state, float64 numpy arrays. Rows with `valid` False repeat their last state.
+
+        Raises:
+            InputError: a state, action or disturbance of the wrong shape or with NaN in it.
+        """
+        action = _checked(action, (self.nsim, self.plant.nu), "action")
+        if disturbance is not None:
+            disturbance = _checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
+        if state is not self._last:
+            self._write(state)
+        self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
+        if self._disturbances:
+            self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
+        try:
+            with quiet_warnings():
+                ids = None if self.valid.all() else np.flatnonzero(self.valid)
+                self._batch.step(ids, nstep=self.plant.substeps)
+        except mujoco.batch.SimulationError as error:
+            self.valid[error.ids] = False
+        self._last = self._read(state)
+        return self._last
+
+    def _write(self, state: State) -> None:
+        model = self.plant.model
+        values = {
+            "qpos": _checked(state.qpos, (self.nsim, model.nq), "qpos"),
+            "qvel": _checked(state.qvel, (self.nsim, model.nv), "qvel"),
+            "act": _checked(state.act, (self.nsim, model.na), "act"),
+            "time": _checked(state.time, (self.nsim,), "time"),
+        }
+        # The solver's warm start and delayed signals are state too: a new state starts without them.
+        self._batch.state[:] = self._fresh
+        for live, name in self._live:
+            live[:] = values[name]
+        self._warned = self._warnings.sum(1)
+        self.valid = np.ones(self.nsim, dtype=bool)
+
+    @property
+    def _live(self) -> tuple[tuple[np.ndarray, str], ...]:
+        return (
+            (self._qpos, "qpos"),
+            (self._qvel, "qvel"),
+            (self._act, "act"),
+            (self._time, "time"),
+        )
+
+    def _read(self, before: State) -> State:
+        after = {name: live.copy() for live, name in self._live}
+        # mj_step resets a simulation whose state it finds bad: finite, plausible and wrong. Only the
+        # counters tell. What turns bad in the very last physics step is found here.
+        self.valid &= self._warnings.sum(1) == self._warned
+        self.valid &= np.abs(after["qvel"]).max(1, initial=0.0) < SPEED_LIMIT
+        # A sum is not finite when a term is not, and costs one pass instead of two.
+        self.valid &= np.isfinite(after["qpos"].sum(1) + after["act"].sum(1))
+        if not self.valid.all():
+            lost = ~self.valid
+            for live, name in self._live:
+                live[lost] = after[name][lost] = np.asarray(getattr(before, name))[lost]
+        return State(**after, command=np.asarray(before.command), design=np.asarray(before.design))
+
+
+class quiet_warnings:  # noqa: N801 (reads as a verb in `with`)
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working directory; `valid` tells the same."""
+
+    def __enter__(self) -> None:
+        self._before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(_ignore)
+
+    def __exit__(self, *_: object) -> None:
+        mujoco.set_mju_user_warning(self._before)
+
+
+def _ignore(_: str) -> None:
+    return None
+
+
+def _checked(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.shape != shape:
+        raise InputError(f"{what}: expected shape {shape}, got {values.shape}")
+    if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise InputError(f"{what}: expected finite numbers, got {values[where]} at index {where}")
+    return values
+
+
+def _designs(plant: Plant, nsim: int, designs: np.ndarray | None) -> np.ndarray:
+    shape = (nsim, len(plant.design))
+    if designs is None:
+        return np.broadcast_to(plant.nominal, shape).copy()
+    return plant.check_design(_checked(designs, shape, "designs"))
+
+
+def _mass_scale(nsim: int, mass_scale: np.ndarray | None) -> np.ndarray | None:
+    if mass_scale is None:
+        return None
+    mass_scale = _checked(mass_scale, (nsim,), "mass_scale")
+    if not (mass_scale > 0).all():
+        raise InputError(f"mass_scale: expected factors above 0, got {mass_scale.min():g}")
+    return mass_scale
+
+
+def _batch(
+    plant: Plant, designs: np.ndarray, mass_scale: np.ndarray | None, nthread: int
+) -> mujoco.batch.Batch:
+    """Compile each distinct design once, then scale masses per simulation."""
+    unique, inverse = np.unique(designs, axis=0, return_inverse=True)
+    nsim = len(designs)
+    if len(unique) == 1:
+        # Fields of its own for every simulation cost far less than a model of its own.
+        nominal = np.array_equal(unique[0], plant.nominal)
+        model = plant.model if nominal else plant.compile(unique[0])
+        batch = mujoco.batch.Batch(model, nsim, nthread)
+        if mass_scale is not None:
+            for name in ("body_mass", "body_inertia"):
+                field = batch.expand(name)
+                field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
+            batch.set_const()
+        return batch
+    compiled = [plant.compile(design) for design in unique]
+    models = [compiled[i] for i in inverse]
+    if mass_scale is not None:
+        models = [_scaled(m, s) for m, s in zip(models, mass_scale, strict=True)]
+    batch = mujoco.batch.Batch(plant.model, nsim, nthread)
+    batch.set_models(models)
+    batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+    return batch
+
+
+def _scaled(model: mujoco.MjModel, factor: float) -> mujoco.MjModel:
+    model = copy.copy(model)
+    model.body_mass *= factor
+    model.body_inertia *= factor
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model

@@ -1,0 +1,135 @@
+"""What a machine has to do: pure functions of the state, and the requirements that verification judges.
+
+A plant's task.py defines `TASK = Task(...)`. Every function in it is pure jax.numpy on one unbatched
+State, so that it runs alike on the true plant, inside a surrogate, under vmap, grad and jit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from physai.errors import InputError
+from physai.plant import Channel, Plant, load_module
+from physai.state import State
+
+
+@dataclass(frozen=True)
+class ObservationChannel(Channel):
+    """A channel that the controller sees.
+
+    Attributes:
+        noise: standard deviation of the sensor's white noise, in `unit`.
+    """
+
+    noise: float
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound on one number of a flown trajectory.
+
+    Attributes:
+        name: short identifier.
+        description: one line for the certificate.
+        unit: of `measure` and `limit`.
+        limit: the requirement is met when `measure(states) <= limit`.
+        measure: function of the states `[T+1, ...]` of one episode to a scalar.
+    """
+
+    name: str
+    description: str
+    unit: str
+    limit: float
+    measure: Callable[[State], jax.Array]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A control task.
+
+    Attributes:
+        commands: channels of `State.command`.
+        observations: channels of what `observe` returns, in order.
+        duration: seconds of an episode.
+        reset: `(key, design [nd]) -> State`, a random start.
+        observe: `State -> [no]`.
+        reward: `(state, action [nu], next_state) -> scalar` for one control period.
+        terminated: `State -> bool`, the episode has failed for good.
+        requirements: what verification judges.
+        excitation: `(key, design [nd]) -> State`, a wider start for data collection (None: `reset`).
+        settling: `(states [T+1], times [T+1]) -> s`, time after which the goal is kept (None: no measure).
+    """
+
+    commands: tuple[Channel, ...]
+    observations: tuple[ObservationChannel, ...]
+    duration: float
+    reset: Callable[[jax.Array, jax.Array], State]
+    observe: Callable[[State], jax.Array]
+    reward: Callable[[State, jax.Array, State], jax.Array]
+    terminated: Callable[[State], jax.Array]
+    requirements: tuple[Requirement, ...]
+    excitation: Callable[[jax.Array, jax.Array], State] | None = None
+    settling: Callable[[State], jax.Array] | None = None
+
+    @property
+    def no(self) -> int:
+        """Number of observation channels."""
+        return len(self.observations)
+
+    @property
+    def observation_noise(self) -> np.ndarray:
+        """Standard deviations of the sensors `[no]`."""
+        return np.array([c.noise for c in self.observations])
+
+
+def load_task(plant: Plant) -> Task:
+    """Load `TASK` from the plant folder's task.py.
+
+    Raises:
+        InputError: no task.py, no TASK in it, or `observe` does not give one number a channel.
+    """
+    module = load_module(plant.folder, "task") if plant.folder.is_dir() else None
+    if module is None:
+        raise InputError(f"{plant.folder}: no task.py found; a task is needed for this verb")
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise InputError(f"{plant.folder / 'task.py'}: expected TASK = physai.task.Task(...)")
+    _check_shapes(plant, task)
+    return task
+
+
+def design_aware(task: Task, plant: Plant) -> Task:
+    """Return the task with the design vector, scaled to [-1, 1], appended to the observation."""
+    low = jnp.array([v.low for v in plant.design])
+    high = jnp.array([v.high for v in plant.design])
+    extra = tuple(ObservationChannel(f"design.{v.name}", "1", -1.0, 1.0, 0.0) for v in plant.design)
+
+    def observe(state: State) -> jax.Array:
+        scaled = 2.0 * (state.design - low) / (high - low) - 1.0
+        return jnp.concatenate([task.observe(state), scaled])
+
+    return replace(task, observations=(*task.observations, *extra), observe=observe)
+
+
+def _check_shapes(plant: Plant, task: Task) -> None:
+    where = plant.folder / "task.py"
+    key = jax.random.key(0)
+    design = jax.ShapeDtypeStruct((len(plant.design),), jnp.float32)
+    state = jax.eval_shape(task.reset, key, design)
+    sizes = {"qpos": plant.model.nq, "qvel": plant.model.nv, "act": plant.model.na}
+    for name, size in {**sizes, "command": len(task.commands)}.items():
+        shape = getattr(state, name).shape
+        if shape != (size,):
+            raise InputError(f"{where}: reset: expected {name} of shape ({size},), got {shape}")
+    shape = jax.eval_shape(task.observe, state).shape
+    if shape != (task.no,):
+        raise InputError(f"{where}: observe: expected shape ({task.no},), got {shape}")
+    action = jax.ShapeDtypeStruct((plant.nu,), jnp.float32)
+    shape = jax.eval_shape(task.reward, state, action, state).shape
+    if shape != ():
+        raise InputError(f"{where}: reward: expected a scalar, got shape {shape}")
