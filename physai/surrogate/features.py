@@ -1,0 +1,202 @@
+"""What a surrogate sees and predicts: body-frame inputs, tangent-space targets.
+
+For one control period h the network predicts, per degree of freedom, the change of velocity and the
+residual of a trapezoidal position update, both in the body frame of a free joint,
+
+    dv = R^T (v' - v),      dq = R^T (q' (-) q) - h (u + u') / 2,     u = R^T v,  u' = R^T v'
+
+and the change of every activation. R is the attitude at the start of the period for a free joint's
+translation and the identity for all other degrees of freedom. Positions therefore follow from
+predicted velocities, and a small learned correction.
+
+Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from physai.plant import Channel, Plant
+from physai.state import (
+    POSITION_WIDTH,
+    VELOCITY_WIDTH,
+    Array,
+    Joint,
+    State,
+    minus,
+    plus,
+    rotate,
+    rotate_inverse,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a plant's state, action and disturbance map to inputs and targets; static under jit.
+
+    Attributes:
+        joints: layout of the configuration.
+        nq, nv, na, nu, nw, nd: sizes of position, velocity, activation, action, disturbance, design.
+        control_period: seconds.
+        translation_invariant: the position of a free joint is left out of the inputs.
+        heading_invariant: so is its heading.
+        vectors: triples of disturbance indices that form world-frame vectors.
+        design_low, design_high: bounds of the design variables, for scaling.
+    """
+
+    joints: tuple[Joint, ...]
+    nq: int
+    nv: int
+    na: int
+    nu: int
+    nw: int
+    nd: int
+    control_period: float
+    translation_invariant: bool
+    heading_invariant: bool
+    vectors: tuple[tuple[int, int, int], ...]
+    design_low: tuple[float, ...]
+    design_high: tuple[float, ...]
+
+    @property
+    def nt(self) -> int:
+        """Number of targets, 2 nv + na."""
+        return 2 * self.nv + self.na
+
+
+def layout_of(plant: Plant, translation_invariant: bool, heading_invariant: bool) -> Layout:
+    """Return the layout of a plant, given what the numeric symmetry tests found."""
+    model = plant.model
+    return Layout(
+        joints=plant.joints,
+        nq=model.nq,
+        nv=model.nv,
+        na=model.na,
+        nu=plant.nu,
+        nw=plant.nw,
+        nd=len(plant.design),
+        control_period=plant.control_period,
+        translation_invariant=translation_invariant,
+        heading_invariant=heading_invariant,
+        vectors=_vectors(plant),
+        design_low=tuple(v.low for v in plant.design),
+        design_high=tuple(v.high for v in plant.design),
+    )
+
+
+def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
+    """Return name, unit and (unbounded) range of every input, in the order of `inputs`."""
+    names: list[tuple[str, str]] = []
+    for joint in layout.joints:
+        if joint.kind == "free":
+            if not layout.translation_invariant:
+                names += [(f"{joint.name}.{a}", "m") for a in "xyz"]
+            names += [(f"{joint.name}.up_{a}", "1") for a in "xyz"]
+            if not layout.heading_invariant:
+                names += [(f"{joint.name}.north_{a}", "1") for a in "xyz"]
+            names += [(f"{joint.name}.body_velocity_{a}", "m/s") for a in "xyz"]
+            names += [(f"{joint.name}.body_rate_{a}", "rad/s") for a in "xyz"]
+        elif joint.kind == "ball":
+            names += [(f"{joint.name}.q{a}", "1") for a in "wxyz"]
+            names += [(f"{joint.name}.rate_{a}", "rad/s") for a in "xyz"]
+        elif joint.kind == "hinge":
+            names += [(f"{joint.name}.cos", "1"), (f"{joint.name}.sin", "1")]
+            names += [(f"{joint.name}.position", "rad"), (f"{joint.name}.rate", "rad/s")]
+        else:
+            names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
+    names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]
+    names += [(c.name, c.unit) for c in (*plant.actions, *plant.disturbances)]
+    names += [(f"design.{v.name}", "1") for v in plant.design]
+    return tuple(Channel(n, u, -jnp.inf, jnp.inf) for n, u in names)
+
+
+def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> jax.Array:
+    """Return the network's raw inputs `[..., ni]`, each in its own unit."""
+    parts = []
+    body = None
+    for joint in layout.joints:
+        q = state.qpos[..., joint.qpos_index : joint.qpos_index + POSITION_WIDTH[joint.kind]]
+        v = state.qvel[..., joint.qvel_index : joint.qvel_index + VELOCITY_WIDTH[joint.kind]]
+        if joint.kind == "free":
+            attitude = q[..., 3:]
+            body = attitude if body is None else body
+            if not layout.translation_invariant:
+                parts.append(q[..., :3])
+            axes = ((0.0, 0.0, 1.0),) if layout.heading_invariant else ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+            for axis in axes:
+                world = jnp.broadcast_to(jnp.array(axis), v[..., :3].shape)
+                parts.append(rotate_inverse(attitude, world))
+            parts += [rotate_inverse(attitude, v[..., :3]), v[..., 3:]]
+        elif joint.kind == "ball":
+            parts += [jnp.where(q[..., :1] < 0.0, -q, q), v]
+        elif joint.kind == "hinge":
+            parts += [jnp.cos(q), jnp.sin(q), q, v]
+        else:
+            parts += [q, v]
+    parts += [state.act, action, _body_frame(layout, disturbance, body)]
+    low, high = jnp.array(layout.design_low), jnp.array(layout.design_high)
+    parts.append(2.0 * (state.design - low) / (high - low) - 1.0)
+    return jnp.concatenate([jnp.asarray(p) for p in parts], axis=-1)
+
+
+def targets(layout: Layout, state: State, after: State) -> jax.Array:
+    """Return what the network has to predict `[..., 2 nv + na]` for one observed control period."""
+    velocity = _to_body(layout, state.qpos, state.qvel)
+    next_velocity = _to_body(layout, state.qpos, after.qvel)
+    moved = _to_body(layout, state.qpos, minus(layout.joints, after.qpos, state.qpos))
+    residual = moved - 0.5 * layout.control_period * (velocity + next_velocity)
+    return jnp.concatenate([residual, next_velocity - velocity, after.act - state.act], axis=-1)
+
+
+def advance(layout: Layout, state: State, predicted: Array) -> State:
+    """Return the next state from predicted targets `[..., 2 nv + na]`; the inverse of `targets`."""
+    residual, change, lag = jnp.split(predicted, [layout.nv, 2 * layout.nv], axis=-1)
+    velocity = _to_body(layout, state.qpos, state.qvel)
+    next_velocity = velocity + change
+    moved = residual + 0.5 * layout.control_period * (velocity + next_velocity)
+    return state.replace(
+        qpos=plus(layout.joints, state.qpos, _to_world(layout, state.qpos, moved)),
+        qvel=_to_world(layout, state.qpos, next_velocity),
+        act=state.act + lag,
+        time=state.time + layout.control_period,
+    )
+
+
+def _vectors(plant: Plant) -> tuple[tuple[int, int, int], ...]:
+    groups: dict[str, list[int]] = {}
+    for i, channel in enumerate(plant.disturbances):
+        if channel.vector:
+            groups.setdefault(channel.vector, []).append(i)
+    return tuple((a, b, c) for a, b, c in groups.values())
+
+
+def _body_frame(layout: Layout, disturbance: Array, attitude: Array | None) -> Array:
+    if attitude is None:
+        return disturbance
+    disturbance = jnp.asarray(disturbance)
+    for triple in layout.vectors:
+        index = jnp.array(triple)
+        turned = rotate_inverse(attitude, disturbance[..., index])
+        disturbance = disturbance.at[..., index].set(turned)
+    return disturbance
+
+
+def _turn_translation(layout: Layout, qpos: Array, tangent: Array, turn) -> jax.Array:
+    tangent = jnp.asarray(tangent)
+    for joint in layout.joints:
+        if joint.kind == "free":
+            i, j = joint.qvel_index, joint.qpos_index
+            turned = turn(qpos[..., j + 3 : j + 7], tangent[..., i : i + 3])
+            tangent = tangent.at[..., i : i + 3].set(turned)
+    return tangent
+
+
+def _to_body(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+    return _turn_translation(layout, qpos, tangent, rotate_inverse)
+
+
+def _to_world(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+    return _turn_translation(layout, qpos, tangent, rotate)

@@ -1,0 +1,265 @@
+"""Fit an ensemble to recorded episodes: one-step training, then fine-tuning on its own predictions.
+
+Members are independent: each has its own initial weights and draws its own batches. The second
+stage differentiates through `horizon` autoregressive steps, so that errors that would add up are
+trained away.
+
+References: Chua et al., "Deep reinforcement learning in a handful of trials using probabilistic
+dynamics models", 2018, section 4 (ensembles), arXiv:1805.12114; Jordan et al., "Muon: an optimizer
+for hidden layers in neural networks", 2024; Li et al., "Robotic world model", 2025, equation 2
+(autoregressive training), arXiv:2501.10100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax.contrib import muon
+
+from physai.progress import Progress, silent
+from physai.rollout.dataset import Episodes
+from physai.state import State, difference
+from physai.surrogate.calibration import calibrate
+from physai.surrogate.checkpoint import Checkpoints
+from physai.surrogate.domain import fit_domain
+from physai.surrogate.features import Layout, inputs, targets
+from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
+
+CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit.
+
+    Attributes:
+        members: independent networks in the ensemble.
+        width, depth: of each network.
+        steps: optimiser steps of one-step training.
+        batch: transitions a member sees in a step.
+        learning_rate: peak of the cosine schedule of one-step training.
+        fine_steps: optimiser steps of multi-step fine-tuning.
+        fine_batch: windows a member sees in a fine-tuning step.
+        fine_horizon: control periods in a window.
+        fine_rate: initial learning rate of fine-tuning.
+        calibrated_horizon: horizons 1 to this get an interval.
+        stride: control periods between the windows that calibration cuts from an episode.
+    """
+
+    members: int = 4
+    width: int = 64
+    depth: int = 2
+    steps: int = 12_000
+    batch: int = 256
+    learning_rate: float = 1e-2
+    fine_steps: int = 500
+    fine_batch: int = 64
+    fine_horizon: int = 10
+    fine_rate: float = 2e-4
+    calibrated_horizon: int = 50
+    stride: int = 5
+
+
+class TrainState(NamedTuple):
+    """What a checkpoint holds: parameters, optimiser states, losses so far `[chunks]`."""
+
+    parameters: Parameters
+    optimiser: Any
+    losses: jax.Array
+
+
+class Windows(NamedTuple):
+    """Training episodes on the device: states `[n, T+1, ...]`, actions, disturbances, lengths."""
+
+    states: State
+    actions: jax.Array
+    disturbances: jax.Array
+    length: jax.Array
+
+
+def fit_ensemble(
+    layout: Layout,
+    training: Episodes,
+    calibration: Episodes,
+    settings: FitSettings,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    start: Surrogate | None = None,
+    progress: Progress = silent,
+) -> tuple[Surrogate, dict[str, np.ndarray]]:
+    """Fit an ensemble.
+
+    Args:
+        layout: from `layout_of`.
+        training: what gradients see.
+        calibration: what the intervals and the domain's radius are made from.
+        settings: how.
+        seed: of weights and batches.
+        checkpoints: where to keep the resumable state (None: nowhere).
+        start: a surrogate of the same architecture to go on from (None: fresh weights).
+        progress: called as training goes on.
+
+    Returns:
+        The calibrated surrogate, and by stage the mean training loss of each 250 steps.
+    """
+    x, y = transitions(layout, training)
+    normaliser = start.normaliser if start is not None else _normaliser(x, y)
+    architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+    data = (
+        (x - normaliser.input_mean) / normaliser.input_std,
+        (y - normaliser.target_mean) / normaliser.target_std,
+    )
+    key = jax.random.key(seed)
+    surrogate = Surrogate(
+        parameters=start.parameters
+        if start is not None
+        else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
+        normaliser=normaliser,
+        calibration=_uncalibrated(layout),
+        domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration)[0])),
+        layout=layout,
+        architecture=architecture,
+    )
+    windows = Windows(
+        jax.tree.map(jnp.asarray, training.states),
+        jnp.asarray(training.actions),
+        jnp.asarray(training.disturbances),
+        jnp.asarray(training.length),
+    )
+    surrogate, losses = _train(surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress)
+    progress("calibrate", 0, 1)
+    intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
+    progress("calibrate", 1, 1)
+    return replace(surrogate, calibration=intervals), losses
+
+
+def transitions(layout: Layout, episodes: Episodes) -> tuple[jax.Array, jax.Array]:
+    """Return raw inputs `[N, ni]` and targets `[N, nt]` of all valid control periods."""
+    valid = np.arange(episodes.actions.shape[1]) < episodes.length[:, None]
+    before = jax.tree.map(lambda leaf: leaf[:, :-1][valid], episodes.states)
+    after = jax.tree.map(lambda leaf: leaf[:, 1:][valid], episodes.states)
+    x = jax.jit(partial(inputs, layout))(
+        before, episodes.actions[valid], episodes.disturbances[valid]
+    )
+    return x, jax.jit(partial(targets, layout))(before, after)
+
+
+def _normaliser(x: jax.Array, y: jax.Array) -> Normaliser:
+    # A constant channel keeps its unit scale instead of being blown up.
+    def scale(values: jax.Array) -> jax.Array:
+        std = jnp.std(values, axis=0)
+        return jnp.where(std > 1e-7 * (1.0 + jnp.abs(jnp.mean(values, axis=0))), std, 1.0)
+
+    return Normaliser(jnp.mean(x, axis=0), scale(x), jnp.mean(y, axis=0), scale(y))
+
+
+def _uncalibrated(layout: Layout) -> Calibration:
+    return Calibration(jnp.zeros((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
+
+
+def _train(
+    surrogate: Surrogate,
+    data: tuple[jax.Array, jax.Array],
+    windows: Windows,
+    settings: FitSettings,
+    key: jax.Array,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> tuple[Surrogate, dict[str, np.ndarray]]:
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, min(200, settings.steps), settings.steps, 1e-5
+    )
+    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(settings.fine_steps, 1))
+    one_step, fine = muon(rate), optax.adam(fine_rate)
+    stages = (
+        ("fit", settings.steps, one_step, _one_step_loss(surrogate, settings), data),
+        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings), windows),
+    )
+    parameters, losses = surrogate.parameters, {}
+    for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
+        chunks = -(-steps // CHUNK)
+        run = _chunk(optimiser, loss, settings.members)
+        stage_key = jax.random.fold_in(key, 1 + number)
+
+        def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):
+            return run(state, jax.random.fold_in(key, index), index, examples)
+
+        state = TrainState(parameters, jax.vmap(optimiser.init)(parameters), jnp.zeros(chunks))
+        state = checkpoints.run(name, state, chunks, advance, progress)
+        parameters, losses[name] = state.parameters, np.asarray(state.losses)
+    return replace(surrogate, parameters=parameters), losses
+
+
+def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int) -> Callable:
+    """Compile `CHUNK` optimiser steps of all members as one scan."""
+
+    def step(carry: tuple[Parameters, Any], key: jax.Array, examples: Any):
+        parameters, state = carry
+        keys = jax.random.split(key, members)
+        value, gradient = jax.vmap(jax.value_and_grad(loss), in_axes=(0, 0, None))(
+            parameters, keys, examples
+        )
+        update, state = jax.vmap(optimiser.update)(gradient, state, parameters)
+        return (optax.apply_updates(parameters, update), state), jnp.mean(value)
+
+    @jax.jit
+    def run(state: TrainState, key: jax.Array, index: jax.Array, examples: Any) -> TrainState:
+        (parameters, optimiser_state), values = jax.lax.scan(
+            lambda carry, k: step(carry, k, examples),
+            (state.parameters, state.optimiser),
+            jax.random.split(key, CHUNK),
+        )
+        losses = state.losses.at[index].set(jnp.mean(values))
+        return TrainState(parameters, optimiser_state, losses)
+
+    return run
+
+
+def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
+    def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x, y = data
+        index = jax.random.randint(key, (settings.batch,), 0, x.shape[0])
+        error = apply_member(surrogate.architecture, member, x[index]) - y[index]
+        return jnp.mean(jnp.square(error))
+
+    return loss
+
+
+def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
+    """Mean squared autoregressive error, each channel in units of its one-step change."""
+    layout, horizon = surrogate.layout, settings.fine_horizon
+    change = surrogate.normaliser.target_std
+    velocity = change[layout.nv : 2 * layout.nv]
+    position = change[: layout.nv] + 0.5 * layout.control_period * velocity
+    scale = jnp.concatenate([position, change[layout.nv :]])
+
+    def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
+        episode_key, start_key = jax.random.split(key)
+        episode = jax.random.randint(episode_key, (settings.fine_batch,), 0, len(windows.length))
+        room = jnp.maximum(windows.length[episode] - horizon, 0)
+        uniform = jax.random.uniform(start_key, (settings.fine_batch,))
+        start = jnp.floor(uniform * (room + 1)).astype(int)
+        inside = windows.length[episode] >= horizon
+
+        def period(state: State, k: jax.Array) -> tuple[State, jax.Array]:
+            now = (episode, start + k)
+            state = surrogate.step_member(
+                member, state, windows.actions[now], windows.disturbances[now]
+            )
+            true = jax.tree.map(lambda leaf: leaf[episode, start + k + 1], windows.states)
+            error = difference(layout.joints, state, true) / scale
+            return state, jnp.mean(jnp.square(error), axis=-1)
+
+        first = jax.tree.map(lambda leaf: leaf[episode, start], windows.states)
+        _, errors = jax.lax.scan(period, first, jnp.arange(horizon))
+        return jnp.sum(errors * inside) / (jnp.sum(inside) * horizon + 1e-9)
+
+    return loss

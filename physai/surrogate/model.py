@@ -1,0 +1,179 @@
+"""A surrogate: an ensemble that predicts a plant's next state, its intervals and its domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from physai.state import Array, State, difference, minus
+from physai.surrogate.domain import Domain
+from physai.surrogate.features import Layout, advance, inputs
+from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Normaliser:
+    """Mean and standard deviation of inputs `[ni]` and targets `[nt]` on the training data."""
+
+    input_mean: jax.Array
+    input_std: jax.Array
+    target_mean: jax.Array
+    target_std: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Calibration:
+    """What turns the members' spread into intervals of stated coverage, for horizons 1 to H.
+
+    The half width of channel c at horizon h is `quantile[h, c] * sqrt(spread^2 + floor[h, c]^2)`.
+
+    Attributes:
+        floor: `[H, nc]`, in the channels' units.
+        quantile: `[H, nc]`.
+    """
+
+    floor: jax.Array
+    quantile: jax.Array
+
+
+class Prediction(NamedTuple):
+    """An open-loop prediction and its interval.
+
+    Attributes:
+        states: predicted states `[T, ...]`, without the start.
+        half_width: `[T, ..., nc]`, of the channels of `physai.state.difference`; beyond the
+            calibrated horizon it is infinite: nothing is promised there.
+    """
+
+    states: State
+    half_width: jax.Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["parameters", "normaliser", "calibration", "domain"],
+    meta_fields=["layout", "architecture"],
+)
+@dataclass(frozen=True)
+class Surrogate:
+    """A learned `Model`; a frozen pytree, so that it passes through jit, grad and scan.
+
+    Attributes:
+        parameters: stacked parameters of the members.
+        normaliser: of inputs and targets.
+        calibration: of the intervals.
+        domain: where the training data lie.
+        layout: how states map to inputs and targets.
+        architecture: sizes of a member.
+    """
+
+    parameters: Parameters
+    normaliser: Normaliser
+    calibration: Calibration
+    domain: Domain
+    layout: Layout
+    architecture: Architecture
+
+    @property
+    def members(self) -> int:
+        """Number of ensemble members."""
+        return jax.tree.leaves(self.parameters)[0].shape[0]
+
+    def step(self, state: State, action: Array, disturbance: Array | None = None) -> State:
+        """Return the ensemble's mean next state, one control period on; any leading dimensions.
+
+        Args:
+            state: `[...]`.
+            action: `[..., nu]` in the channels' units.
+            disturbance: `[..., nw]` (None: zero).
+        """
+        return self.step_with_spread(state, action, disturbance)[0]
+
+    def step_with_spread(
+        self, state: State, action: Array, disturbance: Array | None = None
+    ) -> tuple[State, jax.Array]:
+        """Return the mean next state, and the members' disagreement.
+
+        The disagreement `[...]` is the root mean square, over targets, of the members' standard
+        deviation in units of the targets' own standard deviation.
+        """
+        predicted = self._targets(state, action, disturbance)
+        variance = jnp.var(predicted, axis=0)
+        spread = jnp.sqrt(jnp.mean(variance, axis=-1) + 1e-12)
+        mean = jnp.mean(predicted, axis=0) * self.normaliser.target_std
+        return advance(self.layout, state, mean + self.normaliser.target_mean), spread
+
+    def step_member(self, member: Parameters, state: State, action: Array, disturbance: Array) -> State:
+        """Return the next state that one member's parameters predict."""
+        x = self.normalised_inputs(state, action, disturbance)
+        y = apply_member(self.architecture, member, x) * self.normaliser.target_std
+        return advance(self.layout, state, y + self.normaliser.target_mean)
+
+    def normalised_inputs(self, state: State, action: Array, disturbance: Array | None) -> jax.Array:
+        """Return the network's inputs `[..., ni]`, zero mean and unit variance on the training data."""
+        x = self.raw_inputs(state, action, disturbance)
+        return (x - self.normaliser.input_mean) / self.normaliser.input_std
+
+    def raw_inputs(self, state: State, action: Array, disturbance: Array | None = None) -> jax.Array:
+        """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
+        if disturbance is None:
+            disturbance = jnp.zeros((*jnp.shape(action)[:-1], self.layout.nw))
+        return inputs(self.layout, state, action, disturbance)
+
+    def predict(self, start: State, actions: Array, disturbances: Array | None = None) -> Prediction:
+        """Predict an open-loop trajectory with its calibrated interval.
+
+        Every member flies on its own; the prediction is the flight of the mean model.
+
+        Args:
+            start: `[...]`.
+            actions: `[T, ..., nu]`.
+            disturbances: `[T, ..., nw]` (None: zero).
+        """
+        actions = jnp.asarray(actions)
+        if disturbances is None:
+            disturbances = jnp.zeros((*actions.shape[:-1], self.layout.nw))
+        mean, spread = self.fly_with_spread(start, actions, jnp.asarray(disturbances))
+        return Prediction(mean, self.half_width(spread))
+
+    def fly_with_spread(
+        self, start: State, actions: jax.Array, disturbances: jax.Array
+    ) -> tuple[State, jax.Array]:
+        """Return the mean model's flight `[T, ...]` and the members' root mean square distance from it."""
+
+        def period(carry: tuple[State, State], inputs_now: tuple[jax.Array, jax.Array]):
+            mean, each = carry
+            mean = self.step(mean, *inputs_now)
+            each = jax.vmap(lambda p, s: self.step_member(p, s, *inputs_now))(self.parameters, each)
+            apart = difference(self.layout.joints, each, jax.tree.map(lambda x: x[None], mean))
+            return (mean, each), (mean, jnp.sqrt(jnp.mean(jnp.square(apart), axis=0)))
+
+        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *jnp.shape(x))), start)
+        _, (mean, spread) = jax.lax.scan(period, (start, each), (actions, disturbances))
+        return mean, spread
+
+    def half_width(self, spread: jax.Array) -> jax.Array:
+        """Turn the members' spread `[T, ..., nc]` at horizons 1 to T into interval half widths."""
+        steps, calibrated = spread.shape[0], self.calibration.floor.shape[0]
+        shape = (steps,) + (1,) * (spread.ndim - 2) + (spread.shape[-1],)
+        index = jnp.minimum(jnp.arange(steps), calibrated - 1)
+        floor = self.calibration.floor[index].reshape(shape)
+        quantile = self.calibration.quantile[index].reshape(shape)
+        width = quantile * jnp.sqrt(jnp.square(spread) + jnp.square(floor))
+        beyond = (jnp.arange(steps) >= calibrated).reshape((steps,) + (1,) * (spread.ndim - 1))
+        return jnp.where(beyond, jnp.inf, width)
+
+    def _targets(self, state: State, action: Array, disturbance: Array | None) -> jax.Array:
+        x = self.normalised_inputs(state, action, disturbance)
+        return apply_ensemble(self.architecture, self.parameters, x)
+
+
+def displacement(layout: Layout, states: State, start: State) -> jax.Array:
+    """Return how far each configuration has moved from the start, in tangent space `[..., nv]`."""
+    return minus(layout.joints, states.qpos, start.qpos)

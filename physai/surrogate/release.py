@@ -1,0 +1,122 @@
+"""Fit a surrogate to datasets and write it as an artefact."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from physai.errors import InputError
+from physai.plant import Plant
+from physai.progress import Progress, silent
+from physai.provenance import atomic_folder, atomic_write, sha256_source, write_manifest
+from physai.rollout.dataset import Dataset, Episodes
+from physai.surrogate.checkpoint import Checkpoints
+from physai.surrogate.features import layout_of
+from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
+from physai.surrogate.model import Surrogate
+from physai.surrogate.store import load_surrogate, save_surrogate
+
+CURVE = "fit.csv"
+
+
+def fit(
+    plant: Plant,
+    datasets: Sequence[Dataset],
+    folder: str | Path,
+    settings: FitSettings | None = None,
+    seed: int = 0,
+    start: str | Path | None = None,
+    progress: Progress = silent,
+) -> Surrogate:
+    """Fit an ensemble to the datasets' training episodes, resumably, and write it to `folder`.
+
+    The training state is kept in `<folder>.training` until the surrogate is done.
+
+    Args:
+        plant: the machine that the datasets were recorded on.
+        datasets: at least one.
+        folder: of the surrogate.
+        settings: how to fit.
+        seed: of weights and batches.
+        start: folder of a surrogate to go on from (None: fresh weights).
+        progress: called as training goes on.
+
+    Raises:
+        InputError: no dataset, too few valid steps, or a damaged training state.
+    """
+    folder, settings = Path(folder), settings or FitSettings()
+    if not datasets:
+        raise InputError("fit: expected at least one dataset, got none")
+    training, calibration = (
+        join([dataset.episodes(split) for dataset in datasets])
+        for split in ("train", "calibration")
+    )
+    _check_lengths(calibration, settings)
+    symmetry = datasets[0].meta["symmetry"]
+    layout = layout_of(plant, symmetry["translation"], symmetry["heading"])
+    inputs = {_role("dataset", i): dataset.folder for i, dataset in enumerate(datasets)}
+    if start is not None:
+        inputs["start"] = Path(start)
+    identity = {
+        "settings": asdict(settings),
+        "seed": seed,
+        "inputs": {role: sha256_source(path) for role, path in inputs.items()},
+    }
+    checkpoints = Checkpoints(folder.with_name(f"{folder.name}.training"), identity)
+    surrogate, losses = fit_ensemble(
+        layout,
+        training,
+        calibration,
+        settings,
+        seed,
+        checkpoints,
+        None if start is None else load_surrogate(start, plant),
+        progress,
+    )
+    with atomic_folder(folder) as temporary:
+        counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
+        save_surrogate(temporary, surrogate, plant, {"data": counts, "symmetry": symmetry})
+        atomic_write(temporary / CURVE, _curve(losses))
+        write_manifest(temporary, "surrogate", inputs, settings, seed)
+    checkpoints.remove()
+    return surrogate
+
+
+def join(parts: Sequence[Episodes]) -> Episodes:
+    """Concatenate episodes of equal horizon along their first axis."""
+    if len({part.actions.shape[1] for part in parts}) > 1:
+        raise InputError("fit: the datasets' episodes have different numbers of steps")
+    return Episodes(
+        states=jax.tree.map(lambda *x: np.concatenate(x), *[part.states for part in parts]),
+        actions=np.concatenate([part.actions for part in parts]),
+        disturbances=np.concatenate([part.disturbances for part in parts]),
+        length=np.concatenate([part.length for part in parts]),
+    )
+
+
+def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
+    enough = int((episodes.length >= settings.calibrated_horizon).sum())
+    if enough < 20:
+        raise InputError(
+            f"calibration: expected at least 20 episodes of {settings.calibrated_horizon} valid "
+            f"steps, got {enough}; collect more or longer episodes, or lower calibrated_horizon"
+        )
+
+
+def _role(name: str, index: int) -> str:
+    return name if index == 0 else f"{name}-{index}"
+
+
+def _curve(losses: dict[str, np.ndarray]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stage", "step", "loss"])
+    for stage, values in losses.items():
+        writer.writerows([stage, (i + 1) * CHUNK, f"{v:.9g}"] for i, v in enumerate(values))
+    return text.getvalue()

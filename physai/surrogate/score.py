@@ -1,0 +1,123 @@
+"""The report card of a surrogate on episodes that neither fitting nor calibration saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from physai.plant import Plant
+from physai.rollout.dataset import Episodes
+from physai.state import State
+from physai.surrogate.calibration import open_loop
+from physai.surrogate.model import Surrogate, displacement
+
+HORIZONS = (1, 10, 50)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What to score.
+
+    Attributes:
+        horizons: control periods at which errors are reported.
+        stride: control periods between the windows cut from an episode.
+    """
+
+    horizons: tuple[int, ...] = HORIZONS
+    stride: int = 5
+
+
+def score(
+    surrogate: Surrogate, plant: Plant, episodes: Episodes, settings: ScoreSettings | None = None
+) -> dict[str, Any]:
+    """Compare open-loop predictions with the true simulator's record.
+
+    The error of a channel is divided by its spread. For a velocity or activation that is its
+    standard deviation over all windows; for a position it is the root mean square distance it moved
+    from the start of the window, which is what the forecast "nothing moves" would be wrong by, and is
+    smaller than the standard deviation of the position itself.
+
+    Returns:
+        JSON-ready numbers: `nrmse` (root mean square over channels) and `coverage` by horizon,
+        `position_error` (mean error over mean distance flown, free joints only), `channels` (by
+        channel and horizon: rmse, nrmse, coverage, mean interval half width), `curve` by step,
+        `windows` and `members`.
+    """
+    settings = settings or ScoreSettings()
+    horizon = max(settings.horizons)
+    true, error, spread = open_loop(surrogate, episodes, horizon, settings.stride)
+    width = np.asarray(surrogate.half_width(spread))
+    inside = np.abs(error) <= width
+    rmse = np.sqrt(np.mean(np.square(error), axis=1))
+    scale = channel_spread(surrogate, true)
+    nrmse = rmse / scale
+    flown = _distance_flown(surrogate, true)
+    at = [h - 1 for h in settings.horizons]
+    return {
+        "windows": int(error.shape[1]),
+        "members": surrogate.members,
+        "horizons": list(settings.horizons),
+        "seconds": [round(h * plant.control_period, 6) for h in settings.horizons],
+        "nrmse": [_rms(nrmse[i]) for i in at],
+        "coverage": [float(inside[i].mean()) for i in at],
+        "position_error": [_position_error(surrogate, error, flown, i) for i in at],
+        "channels": {
+            channel.name: {
+                "unit": channel.unit,
+                "rmse": [float(rmse[i, c]) for i in at],
+                "nrmse": [float(nrmse[i, c]) for i in at],
+                "coverage": [float(inside[i, :, c].mean()) for i in at],
+                "half_width": [float(width[i, :, c].mean()) for i in at],
+            }
+            for c, channel in enumerate(plant.state_channels)
+        },
+        "curve": {
+            "nrmse": [_rms(row) for row in nrmse],
+            "coverage": [float(row.mean()) for row in inside],
+            "half_width": [_rms(row) for row in (np.sqrt(np.mean(width**2, axis=1)) / scale)],
+            "persistence": [_rms(row) for row in _persistence(surrogate, true) / scale],
+        },
+    }
+
+
+def channel_spread(surrogate: Surrogate, true: State) -> np.ndarray:
+    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided."""
+    moved = np.asarray(displacement(surrogate.layout, true[1:], true[:1]))
+    position = np.sqrt(np.mean(np.square(moved), axis=1))
+    rest = np.concatenate([true.qvel, true.act], axis=-1)
+    rest = np.std(rest.reshape(-1, rest.shape[-1]), axis=0)
+    spread = np.concatenate([position, np.broadcast_to(rest, (len(position), len(rest)))], axis=1)
+    return np.maximum(spread, 1e-9)
+
+
+def _persistence(surrogate: Surrogate, true: State) -> np.ndarray:
+    """Root mean square error `[H, nc]` of the forecast that nothing changes."""
+    moved = np.asarray(displacement(surrogate.layout, true[1:], true[:1]))
+    rest = np.concatenate([true.qvel, true.act], axis=-1)
+    error = np.concatenate([moved, rest[1:] - rest[:1]], axis=-1)
+    return np.sqrt(np.mean(np.square(error), axis=1))
+
+
+def _distance_flown(surrogate: Surrogate, true: State) -> np.ndarray | None:
+    """Path length of the first free joint up to each horizon `[H, n]`, None without one."""
+    free = [joint for joint in surrogate.layout.joints if joint.kind == "free"]
+    if not free:
+        return None
+    i = free[0].qpos_index
+    steps = np.diff(np.asarray(true.qpos)[..., i : i + 3], axis=0)
+    return np.cumsum(np.linalg.norm(steps, axis=-1), axis=0)
+
+
+def _position_error(
+    surrogate: Surrogate, error: np.ndarray, flown: np.ndarray | None, step: int
+) -> float | None:
+    if flown is None:
+        return None
+    i = next(joint.qvel_index for joint in surrogate.layout.joints if joint.kind == "free")
+    return float(np.linalg.norm(error[step, :, i : i + 3], axis=-1).mean() / flown[step].mean())
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,124 @@
+"""Surrogates on disk: `surrogate.safetensors` (weights) and `surrogate.json` (what they mean)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from physai.errors import InputError
+from physai.plant import Plant
+from physai.provenance import atomic_write, read_json, write_json
+from physai.state import Joint
+from physai.surrogate.domain import Domain
+from physai.surrogate.features import Layout, input_channels
+from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.network import Architecture, init_ensemble
+
+WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
+
+
+def save_surrogate(folder: Path, surrogate: Surrogate, plant: Plant, about: Mapping[str, Any]) -> None:
+    """Write weights and card into an existing folder.
+
+    The card names every input and predicted channel with its unit and training range, so that the
+    operating domain can be read without code.
+    """
+    tensors = {name: np.asarray(leaf) for name, leaf in _named_leaves(surrogate).items()}
+    atomic_write(folder / WEIGHTS, save_tensors(tensors))
+    low, high = np.asarray(surrogate.domain.low), np.asarray(surrogate.domain.high)
+    domain = [
+        {"name": c.name, "unit": c.unit, "low": float(low[i]), "high": float(high[i])}
+        for i, c in enumerate(input_channels(surrogate.layout, plant))
+    ]
+    card = {
+        "plant": {"name": plant.name, "sha256": plant.sha256},
+        "members": surrogate.members,
+        "architecture": dataclasses.asdict(surrogate.architecture),
+        "layout": {
+            **dataclasses.asdict(surrogate.layout),
+            "joints": [joint._asdict() for joint in surrogate.layout.joints],
+        },
+        "calibrated_horizon": int(surrogate.calibration.floor.shape[0]),
+        "inputs": domain,
+        "predicts": [{"name": c.name, "unit": c.unit} for c in plant.state_channels],
+        **about,
+    }
+    write_json(folder / CARD, card)
+
+
+def load_surrogate(folder: str | Path, plant: Plant | None = None) -> Surrogate:
+    """Load a surrogate; with `plant`, refuse one that was fitted to another machine.
+
+    Raises:
+        InputError: missing, truncated or inconsistent files, NaN in the weights, another plant.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise InputError(f"{folder}: expected a surrogate folder with {CARD} and {WEIGHTS}")
+    card = read_json(folder / CARD)
+    if plant is not None and card["plant"]["sha256"] != plant.sha256:
+        raise InputError(
+            f"{folder}: this surrogate was fitted to plant {card['plant']['name']} "
+            f"({card['plant']['sha256'][:12]}), not to {plant.name} ({plant.sha256[:12]}). "
+            "Fit one to this plant with `physai fit`."
+        )
+    blank = _blank(card)
+    path = folder / WEIGHTS
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as weights, truncated? ({error})") from error
+    return _filled(blank, tensors, path)
+
+
+def _named_leaves(surrogate: Surrogate) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(surrogate)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _blank(card: Mapping[str, Any]) -> Surrogate:
+    """Return a surrogate of the right shapes, to be filled with the stored arrays."""
+    raw = {k: tuple(v) if isinstance(v, list) else v for k, v in card["layout"].items()}
+    raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
+    raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
+    layout, architecture = Layout(**raw), Architecture(**card["architecture"])
+    ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
+
+    def blank() -> Surrogate:
+        return Surrogate(
+            init_ensemble(architecture, card["members"], jax.random.key(0)),
+            Normaliser(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(nt), jnp.zeros(nt)),
+            Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
+            Domain(
+                jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())
+            ),
+            layout,
+            architecture,
+        )
+
+    return jax.eval_shape(blank)
+
+
+def _filled(blank: Surrogate, tensors: Mapping[str, np.ndarray], path: Path) -> Surrogate:
+    expected = _named_leaves(blank)
+    if set(tensors) != set(expected):
+        odd = sorted(set(tensors) ^ set(expected))[:3]
+        raise InputError(f"{path}: the stored arrays do not match {CARD}: {', '.join(odd)}")
+    for name, leaf in expected.items():
+        if tensors[name].shape != leaf.shape:
+            raise InputError(
+                f"{path}: {name}: expected shape {leaf.shape}, got {tensors[name].shape}"
+            )
+        if np.isnan(tensors[name]).any():
+            raise InputError(f"{path}: {name} has NaN in it")
+    structure = jax.tree_util.tree_structure(blank)
+    return jax.tree_util.tree_unflatten(structure, [jnp.asarray(tensors[n]) for n in expected])
