@@ -1,0 +1,337 @@
+"""One plant as a Gymnasium environment, on the true simulator or on a surrogate."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import mujoco
+import numpy as np
+from gymnasium.spaces import Box
+
+from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
+from physai.errors import InputError
+from physai.plant import Channel, Plant, load_plant
+from physai.rollout.engine import TruePlant
+from physai.rollout.excitation import disturbance_process
+from physai.state import State
+from physai.task import Task, load_task
+
+FIELDS = tuple(field.name for field in dataclasses.fields(State))
+
+
+class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A plant and its task, flown in true MuJoCo or in a surrogate; the same code but for one call.
+
+    Observations are float32 `[no]`, in the units of `Task.observations` and clipped to their
+    ranges, as a sensor saturates, so that they always lie in the observation space. Actions are
+    float32 `[nu]`, in the units of `Plant.actions`; an action outside its range is clipped before
+    model and reward see it.
+
+    An episode is terminated when the task calls it lost or when the simulation diverges, and
+    truncated after the task's duration. The limit is here rather than in Gymnasium's registry: the
+    duration is Python in the plant's task.py, which importing `physai.gym` must not run. So it
+    also holds for a user's own folder and for `PlantEnv(...)` without `gymnasium.make`.
+
+    `info` holds after `reset` and `step`:
+        state: the full State as a dict of float64 arrays; `State(**info["state"])` is a start for
+            `reset`.
+        valid: False once the simulation has diverged. So `terminated` with `valid` means lost.
+        domain_score: after a step of a surrogate, the distance of its input to the training data;
+            above 1 it extrapolates.
+
+    Args:
+        plant: name of a shipped plant, path of a folder, or a Plant.
+        surrogate: None for the true simulator; else a surrogate's folder, or a learned `Model`,
+            which must be a pytree with a pure JAX `step`.
+        task: None for the plant's own task.
+        disturbances: whether the plant's disturbances act, drawn anew every episode.
+        sensor_noise: whether the task's sensor noise is added to observations.
+        duration: seconds after which an episode is truncated (None: the task's, inf: never).
+        render_mode: None or "rgb_array".
+        width, height: of rendered images, pixels.
+
+    Raises:
+        InputError: no such plant or surrogate, a surrogate of another plant, a bad option.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
+
+    def __init__(
+        self,
+        plant: str | Path | Plant,
+        surrogate: str | Path | Model | None = None,
+        *,
+        task: Task | None = None,
+        disturbances: bool = True,
+        sensor_noise: bool = False,
+        duration: float | None = None,
+        render_mode: str | None = None,
+        width: int = 640,
+        height: int = 480,
+    ) -> None:
+        self.plant = plant if isinstance(plant, Plant) else load_plant(plant)
+        self.task = task or _task_of(self.plant.folder, self.plant.sha256)
+        self.surrogate = learned_model(surrogate, self.plant, self.task)
+        if render_mode not in (None, "rgb_array"):
+            raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.plant.control_period)}
+        self.observation_space = _box(self.task.observations)
+        self.action_space = _box(self.plant.actions)
+        self._max_steps = _steps(self.plant, self.task.duration if duration is None else duration)
+        self._functions = batch_task(self.task)
+        self._gusts = disturbances
+        self._block = int(_steps(self.plant, self.task.duration))
+        self._noise = self.task.observation_noise if sensor_noise else None
+        self._low = np.array([a.low for a in self.plant.actions])
+        self._high = np.array([a.high for a in self.plant.actions])
+        self._image_size = (height, width)
+        self._view: _View | None = None
+        self._true: TruePlant | None = None
+        self._design: np.ndarray | None = None
+        self._state: State | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode.
+
+        One seed gives one start, one sequence of disturbances and one of sensor noise; switching
+        one of the latter off leaves the rest as it was.
+
+        Args:
+            seed: of the start and of everything random in this and the following episodes.
+            options: {"design": design vector [nd]} for this episode (else the nominal one), or
+                {"state": State}, unbatched, to start from, which brings its own design.
+
+        Raises:
+            InputError: another option, a state of the wrong shape, a design outside its bounds.
+        """
+        super().reset(seed=seed)
+        start_seed, gust_seed, noise_seed = self.np_random.integers(2**32, size=3, dtype=np.uint32)
+        state, design = self._start(start_seed, dict(options or {}))
+        if self._design is None or not np.array_equal(design, self._design):
+            self.close()
+            self._design = design
+            if self.surrogate is None:
+                self._true = TruePlant(self.plant, 1, design[None], nthread=1)
+        self._gust_source = np.random.default_rng(gust_seed)
+        self._noise_source = np.random.default_rng(noise_seed)
+        self._disturbances = np.zeros((0, self.plant.nw))
+        self._steps = 0
+        self._state = state
+        return self._observation(self._functions.observe(state)), self._info(True)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold an action `[nu]` for one control period.
+
+        Returns:
+            Observation, reward, terminated, truncated, info; see the class. After a divergence the
+            state is the last sound one.
+
+        Raises:
+            InputError: an action of the wrong shape or with NaN or infinity in it.
+        """
+        state = self._state
+        if state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        action = self._checked(action)[None]
+        after, valid, extra = self._advance(state, action, self._disturbance()[None])
+        observed, reward, lost = self._functions.judge(state, action, after)
+        self._state = after
+        self._steps += 1
+        observation, info = self._observation(observed), {**self._info(valid), **extra}
+        terminated = not valid or bool(np.asarray(lost)[0])
+        truncated = self._steps >= self._max_steps
+        return observation, float(np.asarray(reward)[0]), terminated, truncated, info
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """Return an image uint8 `[height, width, 3]` of the current, or predicted, configuration.
+
+        Raises:
+            InputError: OpenGL is not available.
+        """
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs render_mode="rgb_array" when the env is made')
+            return None
+        if self._state is None or self._design is None:
+            raise gymnasium.error.ResetNeeded("call reset() before render()")
+        if self._view is None:
+            self._view = _View(self.plant.compile(self._design), *self._image_size)
+        return self._view.draw(self._state.qpos[0])
+
+    def close(self) -> None:
+        """Free the renderer; a later `render` makes a new one."""
+        if self._view is not None:
+            self._view.close()
+            self._view = None
+
+    def _advance(
+        self, state: State, action: np.ndarray, disturbance: np.ndarray
+    ) -> tuple[State, bool, dict[str, float]]:
+        if self._true is not None:
+            after = self._true.step(state, action, disturbance)
+            return after, bool(self._true.valid[0]), {}
+        assert self.surrogate is not None
+        step = learned_step(self.surrogate, state, action, disturbance)
+        score = float(np.asarray(step.domain_score)[0])
+        extra = {} if math.isnan(score) else {"domain_score": score}
+        return jax.tree.map(np.asarray, step.state), bool(np.asarray(step.valid)[0]), extra
+
+    def _start(self, seed: np.uint32, options: dict[str, Any]) -> tuple[State, np.ndarray]:
+        """Return the batched start, float64 `[1, ...]`, and its design vector `[nd]`."""
+        given, chosen = options.pop("state", None), options.pop("design", None)
+        if options:
+            raise InputError(
+                f"reset options: expected 'design' or 'state', got {', '.join(map(repr, options))}"
+            )
+        if given is not None and chosen is not None:
+            raise InputError(
+                "reset options: a state brings its own design; give 'state' or 'design', not both"
+            )
+        if given is not None:
+            state = self._given(given)
+            design = self.plant.check_design(state.design)
+        else:
+            design = self.plant.check_design(self.plant.nominal if chosen is None else chosen)
+            start = self._functions.start(seed, design)
+            state = jax.tree.map(lambda x: np.array(x, float), start)
+        state = state.replace(design=design)
+        return jax.tree.map(lambda x: np.asarray(x)[None], state), design
+
+    def _given(self, state: State) -> State:
+        if not isinstance(state, State):
+            raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
+        shapes = state_shapes(self.plant, self.task)
+        fields = {}
+        for name in FIELDS:
+            value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
+            if value.shape != shape:
+                raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
+            if not np.isfinite(value).all():
+                raise InputError(f"state: expected finite numbers, got {name} = {value}")
+            fields[name] = value
+        return State(**fields)
+
+    def _disturbance(self) -> np.ndarray:
+        """Return this control period's disturbance `[nw]`, drawn a task's duration at a time."""
+        if not self._gusts:
+            return np.zeros(self.plant.nw)
+        within = self._steps % self._block
+        if within == 0:
+            self._disturbances = disturbance_process(self.plant, self._gust_source, self._block)
+        return self._disturbances[within]
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        try:
+            values = np.asarray(action, float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"action: expected {self.plant.nu} numbers, got {action!r}") from error
+        if values.shape != (self.plant.nu,):
+            names = ", ".join(a.name for a in self.plant.actions)
+            raise InputError(
+                f"action: expected shape ({self.plant.nu},) ({names}), got {values.shape}"
+            )
+        if not np.isfinite(values).all():
+            i = int(np.flatnonzero(~np.isfinite(values))[0])
+            a = self.plant.actions[i]
+            raise InputError(
+                f"action {a.name}: expected {a.low:g} to {a.high:g} {a.unit}, got {values[i]}"
+            )
+        return np.minimum(np.maximum(values, self._low), self._high)
+
+    def _observation(self, observed: jax.Array) -> np.ndarray:
+        values = np.asarray(observed)[0]
+        if self._noise is not None:
+            values = values + self._noise * self._noise_source.standard_normal(self.task.no)
+        space = self.observation_space
+        assert isinstance(space, Box)
+        return np.clip(values.astype(np.float32), space.low, space.high)
+
+    def _info(self, valid: bool) -> dict[str, Any]:
+        state = {name: np.array(getattr(self._state, name)[0], float) for name in FIELDS}
+        return {"state": state, "valid": valid}
+
+
+class _View:
+    """Draws configurations of one model: its first camera, else one that follows what flies."""
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+        # Without multisampling, shadows and reflections a frame takes a tenth of the time.
+        model.vis.quality.offsamples = 0
+        self._data = mujoco.MjData(model)
+        self._model = model
+        self._renderer = _renderer(model, height, width)
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._camera)
+        if model.ncam:
+            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        self._follow = not model.ncam and mujoco.mjtJoint.mjJNT_FREE in model.jnt_type[:1]
+
+    def draw(self, qpos: np.ndarray) -> np.ndarray:
+        self._data.qpos[:] = qpos
+        mujoco.mj_fwdPosition(self._model, self._data)
+        if self._follow:
+            self._camera.lookat[:] = self._data.subtree_com[1]
+            self._camera.distance = 5.0 * _radius(self._model, self._data)
+        self._renderer.update_scene(self._data, self._camera)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = 0
+        return self._renderer.render()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+
+def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """Make a renderer, without a window system unless MUJOCO_GL says otherwise."""
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = "egl"
+        # MuJoCo read the variable when it was imported, and chose a backend that needs a display.
+        importlib.reload(importlib.import_module("mujoco.rendering.classic.gl_context"))
+    try:
+        return mujoco.Renderer(model, height, width)
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"cannot render: {error}. Install an EGL driver, or set MUJOCO_GL=osmesa or glfw "
+            "before Python starts."
+        ) from error
+
+
+def _radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:
+    """Return the radius of a sphere about the centre of mass that holds every moving geom, m."""
+    moving = model.geom_bodyid > 0
+    reach = np.linalg.norm(data.geom_xpos[moving] - data.subtree_com[1], axis=1)
+    return float(np.max(reach + model.geom_rbound[moving], initial=0.1))
+
+
+@lru_cache(maxsize=32)
+def _task_of(folder: Path, sha256: str) -> Task:
+    """Load a plant's task once, so that all its environments share compiled functions.
+
+    The hash is part of the key: an edited folder is read again.
+    """
+    return load_task(load_plant(folder))
+
+
+def _box(channels: tuple[Channel, ...]) -> Box:
+    low = np.array([c.low for c in channels], np.float32)
+    return Box(low, np.array([c.high for c in channels], np.float32), dtype=np.float32)
+
+
+def _steps(plant: Plant, duration: float) -> float:
+    """Return the control periods in `duration` seconds; inf for ever."""
+    if not duration > 0.0:
+        raise InputError(f"duration: expected a positive number of seconds, got {duration}")
+    return duration if math.isinf(duration) else max(1, round(duration / plant.control_period))

@@ -1,0 +1,28 @@
+"""Gymnasium ids of the shipped plants, registered when this module is imported and by nothing else.
+
+    env = gymnasium.make("physai.gym:Quadrotor-v0")                    # true MuJoCo
+    env = gymnasium.make("physai.gym:Quadrotor-v0", surrogate=PATH)    # a surrogate of it
+
+A user's own folder needs no id: `physai.env.single.PlantEnv(PATH)`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import gymnasium
+
+from physai.plant import plant_names
+
+ENTRY_POINT = "physai.env.single:PlantEnv"
+
+
+def env_id(plant_name: str) -> str:
+    """Return the id of a shipped plant: `flexible_wing` becomes `FlexibleWing-v0`."""
+    words = re.split(r"[_\W]+", plant_name)
+    return "".join(word[:1].upper() + word[1:] for word in words) + "-v0"
+
+
+for _name in plant_names():
+    if env_id(_name) not in gymnasium.registry:
+        gymnasium.register(env_id(_name), entry_point=ENTRY_POINT, kwargs={"plant": _name})
