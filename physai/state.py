@@ -1,8 +1,8 @@
 """State of a plant, and the arithmetic of its configuration manifold.
 
 A configuration `qpos` lives on a product of lines (slide, hinge) and rotation groups (ball, free).
-Its tangent space is that of `qvel`, in MuJoCo's frames: a free joint's linear velocity is in the world
-frame, every angular velocity in the body frame. Quaternions are MuJoCo's, (w, x, y, z).
+Its tangent space is that of `qvel`, in MuJoCo's frames: a free joint's linear velocity is in the
+world frame, every angular velocity in the body frame. Quaternions are MuJoCo's, (w, x, y, z).
 
 All functions are pure jax.numpy and broadcast over leading dimensions.
 
@@ -110,7 +110,7 @@ def quaternion_exp(rotation: Array) -> jax.Array:
 
 
 def quaternion_log(q: Array) -> jax.Array:
-    """Return the rotation vector `[..., 3]`, rad, shorter than pi, of unit quaternions `[..., 4]`."""
+    """Return the rotation vector `[..., 3]`, at most pi long, of unit quaternions `[..., 4]`."""
     q = jnp.where(q[..., :1] < 0.0, -q, q)
     w, u = q[..., :1], q[..., 1:]
     squared = jnp.sum(jnp.square(u), axis=-1, keepdims=True)
@@ -169,7 +169,7 @@ def minus(joints: tuple[Joint, ...], to: Array, start: Array) -> jax.Array:
 
 
 def difference(joints: tuple[Joint, ...], to: State, start: State) -> jax.Array:
-    """Return the error `to (-) start` as one vector `[..., 2 nv + na]`: position, velocity, activation."""
+    """Return `to (-) start` as one vector `[..., 2 nv + na]`: position, velocity, activation."""
     return jnp.concatenate(
         [
             minus(joints, to.qpos, start.qpos),

@@ -49,6 +49,25 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """A number that a design study improves, averaged over flights.
+
+    Attributes:
+        name: short identifier.
+        description: one line for the study's table.
+        unit: of `measure`.
+        maximise: whether more is better.
+        measure: function of the states `[T+1, ...]` of one episode to a scalar.
+    """
+
+    name: str
+    description: str
+    unit: str
+    maximise: bool
+    measure: Callable[[State], jax.Array]
+
+
+@dataclass(frozen=True)
 class Task:
     """A control task.
 
@@ -61,8 +80,9 @@ class Task:
         reward: `(state, action [nu], next_state) -> scalar` for one control period.
         terminated: `State -> bool`, the episode has failed for good.
         requirements: what verification judges.
+        objectives: what a design study trades off.
         excitation: `(key, design [nd]) -> State`, a wider start for data collection (None: `reset`).
-        settling: `(states [T+1], times [T+1]) -> s`, time after which the goal is kept (None: no measure).
+        settling: `states [T+1] -> s`, time after which the goal is kept, inf: never (None: no measure).
     """
 
     commands: tuple[Channel, ...]
@@ -73,6 +93,7 @@ class Task:
     reward: Callable[[State, jax.Array, State], jax.Array]
     terminated: Callable[[State], jax.Array]
     requirements: tuple[Requirement, ...]
+    objectives: tuple[Objective, ...] = ()
     excitation: Callable[[jax.Array, jax.Array], State] | None = None
     settling: Callable[[State], jax.Array] | None = None
 

@@ -1,7 +1,7 @@
-"""A hand-written flight controller: what verification, replay and the envs are tested with, untrained.
+"""A hand-written flight controller, with which verification, replay and envs are tested untrained.
 
-A cascade on the rotation group; an observer of the velocity v also estimates what the model does not
-explain, d, which is wind and a wrong mass:
+A cascade on the rotation group; an observer of the velocity v also estimates what the model does
+not explain, d, which is wind and a wrong mass:
 
     v^' = F / m - g up + d^ + 2 c (v - v^)       d^' = c^2 (v - v^)       F: the thrust as measured
     F_d = m (g up - k_p e - k_v v^ - d^)         e: position error
@@ -9,8 +9,8 @@ explain, d, which is wind and a wrong mass:
     M = J k_rate (w_d - w) + w x J w
     thrusts = B^-1 [F_d . b3, M],  sent ahead of the motors' lag
 
-Reference: Lee, Leok, McClamroch, "Geometric tracking control of a quadrotor UAV on SE(3)", CDC 2010,
-equations 12, 15 and 16, doi:10.1109/CDC.2010.5717652; here with rates in a loop of their own.
+Reference: Lee, Leok, McClamroch, "Geometric tracking control of a quadrotor UAV on SE(3)", CDC
+2010, equations 12, 15 and 16, doi:10.1109/CDC.2010.5717652; here with rates in a loop of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from physai.control.controller import Controller
@@ -30,23 +31,23 @@ from physai.plant import Plant
 class Gains:
     """Gains of the cascade, in SI units."""
 
-    position: float = 7.0  # 1/s^2
-    velocity: float = 4.5  # 1/s
-    observer: float = 6.0  # 1/s
-    tilt: float = 6.0  # 1/s
-    rate: float = 14.0  # 1/s
-    yaw: float = 3.0  # 1/s
-    yaw_rate: float = 8.0  # 1/s
+    position: float = 5.2  # 1/s^2
+    velocity: float = 4.1  # 1/s
+    observer: float = 7.5  # 1/s
+    tilt: float = 8.0  # 1/s
+    rate: float = 17.0  # 1/s
+    yaw: float = 4.0  # 1/s
+    yaw_rate: float = 12.0  # 1/s
     yaw_acceleration: float = 2.0  # rad/s^2, at which a turn is braked
-    lead: float = 2.0  # how far the throttle runs ahead of the motors
+    lead: float = 3.0  # how far the throttle runs ahead of the motors
     error_limit: float = 1.2  # m, of the position error that is acted on
     tilt_limit: float = 0.6  # horizontal force in terms of the vertical one
 
 
-def geometric_controller(plant: Plant, gains: Gains = Gains()) -> Controller:  # noqa: B008
+def geometric_controller(plant: Plant, gains: Gains = Gains()) -> Controller:
     """Return the controller for a plant with four rotors along the body's z axis.
 
-    Its memory is the velocity and the unexplained acceleration, in the frame of the commanded heading.
+    Its memory is velocity and unexplained acceleration, in the frame of the commanded heading.
     """
     mass, inertia, mixer, thrust = _constants(plant)
     inertia, unmix = jnp.asarray(inertia), jnp.asarray(np.linalg.inv(mixer))
@@ -107,11 +108,9 @@ def geometric_controller(plant: Plant, gains: Gains = Gains()) -> Controller:  #
 
 
 def _constants(plant: Plant) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Return mass, inertia about the centre of mass, the mixer [lift, moment] = B f, full thrusts."""
+    """Return mass, inertia about its centre, the mixer [lift, moment] = B f, full thrusts."""
     model = plant.model
     turn = np.zeros(9)
-    import mujoco
-
     mujoco.mju_quat2Mat(turn, model.body_iquat[1])
     turn = turn.reshape(3, 3)
     inertia = turn @ np.diag(model.body_inertia[1]) @ turn.T

@@ -13,6 +13,7 @@ from physai.state import (
     State,
     quaternion_conjugate,
     quaternion_from_axis_angle,
+    quaternion_log,
     quaternion_multiply,
     rotate_inverse,
 )
@@ -40,32 +41,22 @@ OBSERVATIONS = (
 )
 
 
-def _ball(key: jax.Array, radius: float) -> jax.Array:
-    """Draw a point uniformly from a ball. (jax.random.ball does too, and compiles ten times longer.)"""
-    direction_key, radius_key = jax.random.split(key)
-    direction = jax.random.normal(direction_key, (3,))
-    direction = direction / (jnp.linalg.norm(direction) + 1e-12)
-    return radius * jnp.cbrt(jax.random.uniform(radius_key)) * direction
-
-
 def _start(key: jax.Array, design: jax.Array, reach: float, tilt: float, speed: float, turn: float) -> State:
-    keys = jax.random.split(key, 9)
-    command = jnp.append(
-        jax.random.uniform(keys[0], (3,), minval=-5.0, maxval=5.0),
-        jax.random.uniform(keys[1], minval=-jnp.pi, maxval=jnp.pi),
-    )
-    offset = _ball(keys[2], reach)
-    bearing = jax.random.uniform(keys[3], minval=-jnp.pi, maxval=jnp.pi)
+    # Two draws in all: a call of jax.random takes longer to compile than the rest of this function.
+    uniform_key, normal_key = jax.random.split(key)
+    u = jax.random.uniform(uniform_key, (14,))
+    direction = jax.random.normal(normal_key, (3, 3))
+    direction = direction / (jnp.linalg.norm(direction, axis=-1, keepdims=True) + 1e-12)
+    ball = jnp.cbrt(u[:3])[:, None] * direction  # three points, uniform in the unit ball
+    command = jnp.append(10.0 * u[3:6] - 5.0, jnp.pi * (2.0 * u[6] - 1.0))
+    bearing, heading = jnp.pi * (2.0 * u[7:9] - 1.0)
     axis = jnp.array([jnp.cos(bearing), jnp.sin(bearing), 0.0])
-    tilted = quaternion_from_axis_angle(axis, jax.random.uniform(keys[4], maxval=tilt))
-    heading = jax.random.uniform(keys[5], minval=-jnp.pi, maxval=jnp.pi)
+    tilted = quaternion_from_axis_angle(axis, tilt * u[9])
     turned = quaternion_from_axis_angle(jnp.array([0.0, 0.0, 1.0]), heading)
-    velocity = _ball(keys[6], speed)
-    rate = _ball(keys[7], turn)
     return State(
-        qpos=jnp.concatenate([command[:3] + offset, quaternion_multiply(turned, tilted)]),
-        qvel=jnp.concatenate([velocity, rate]),
-        act=jax.random.uniform(keys[8], (4,), maxval=0.5),
+        qpos=jnp.concatenate([command[:3] + reach * ball[0], quaternion_multiply(turned, tilted)]),
+        qvel=jnp.concatenate([speed * ball[1], turn * ball[2]]),
+        act=0.5 * u[10:14],
         time=jnp.zeros(()),
         command=command,
         design=design,
@@ -120,13 +111,15 @@ def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
     error = quaternion_multiply(
         quaternion_conjugate(_commanded_attitude(next_state)), next_state.qpos[3:7]
     )
-    attitude = jnp.sum(jnp.square(error[1:]))
-    distance_cost = jnp.sqrt(offset + 0.02**2) - 0.02
-    attitude_cost = jnp.sqrt(attitude + 0.05**2) - 0.05
+    turned = jnp.sum(jnp.square(quaternion_log(error)))
+    # Nearly proportional to the error down to a fifth of the limits: a square would forgive the
+    # last centimetre.
+    distance_cost = jnp.sqrt(offset + 0.01**2) - 0.01
+    attitude_cost = 0.25 * (jnp.sqrt(turned + 0.02**2) - 0.02)
     speed_cost = 0.02 * jnp.sum(jnp.square(next_state.qvel[:3]))
     turn_cost = 0.004 * jnp.sum(jnp.square(next_state.qvel[3:6]))
     effort_cost = 0.02 * jnp.sum(jnp.square(action - state.act))
-    return -(distance_cost + 0.4 * attitude_cost + speed_cost + turn_cost + effort_cost)
+    return -(distance_cost + attitude_cost + speed_cost + turn_cost + effort_cost)
 
 
 def terminated(state: State) -> jax.Array:

@@ -35,7 +35,6 @@ class Parity:
         onnx_max_error_of_range: the same of ONNX.
         tolerance: what the last two are expected to be at most.
         status_mismatches: observations to which C99 or ONNX gives another status.
-        c99_nanoseconds_per_call: processor time of one call on the machine that exported.
         compiler: its own description, with the flags.
     """
 
@@ -46,7 +45,6 @@ class Parity:
     onnx_max_error_of_range: float
     tolerance: float
     status_mismatches: int
-    c99_nanoseconds_per_call: float
     compiler: str
 
     @property
@@ -97,7 +95,7 @@ def with_undefined(observation: np.ndarray, seed: int) -> np.ndarray:
 def measure_parity(
     folder: Path, policy: Policy, contract: Contract, observation: np.ndarray, seed: int
 ) -> Parity:
-    """Compare policy.c, policy.onnx and JAX, and time the C.
+    """Compare policy.c, policy.onnx and JAX, and run the C's self-test.
 
     Args:
         folder: with policy.c, policy.h, selftest.c and policy.onnx.
@@ -127,6 +125,7 @@ def measure_parity(
                 f"{name}: expected actions within {LIMIT:g} of their range from JAX's, got "
                 f"{largest:.3g}; weights so large lose float32's digits: train with weight decay"
             )
+    call_nanoseconds(folder)
     return Parity(
         samples=len(observation),
         c99_max_error=float(error["C99"].max()),
@@ -135,12 +134,16 @@ def measure_parity(
         onnx_max_error_of_range=of_range["ONNX"],
         tolerance=TOLERANCE,
         status_mismatches=wrong,
-        c99_nanoseconds_per_call=_time(folder),
         compiler=f"{compiler_version()}: {' '.join(FLAGS)}",
     )
 
 
-def _time(folder: Path) -> float:
+def call_nanoseconds(folder: Path) -> float:
+    """Run a bundle's self-test; return the processor time of one call of its C code on this machine.
+
+    Raises:
+        InputError: the self-test fails, or there is no compiler.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         program = str(Path(temporary, "selftest"))
         sources = [str(folder / "selftest.c"), str(folder / "policy.c")]

@@ -81,54 +81,76 @@ class Imagination:
 
     def start(self, key: jax.Array, n: int) -> Machines:
         """Draw `n` machines at the start of their episodes."""
-        return jax.vmap(self._start)(jax.random.split(key, n))
-
-    def _start(self, key: jax.Array) -> Machines:
-        keys = jax.random.split(key, 7)
-        spread = self.conditions.design_spread * (self.high - self.low)
-        offset = jax.random.uniform(keys[0], self.nominal.shape, minval=-1.0)
-        design = jnp.clip(self.nominal + spread * offset, self.low, self.high)
-        if self.conditions.design_spread >= 1.0:
-            design = self.low + (self.high - self.low) * 0.5 * (1.0 + offset)
-        state = self.task.reset(keys[1], design)
+        reset_key, uniform_key, normal_key = jax.random.split(key, 3)
+        nd, nw = self.nominal.size, self.gust_std.size
+        uniform = jax.random.uniform(uniform_key, (n, nd + 3))
+        normal = jax.random.normal(normal_key, (n, nw + self.noise.size))
+        share = self.conditions.design_spread
+        if share >= 1.0:
+            design = self.low + (self.high - self.low) * uniform[:, :nd]
+        else:
+            offset = share * (self.high - self.low) * (2.0 * uniform[:, :nd] - 1.0)
+            design = jnp.clip(self.nominal + offset, self.low, self.high)
+        state = jax.vmap(self.task.reset)(jax.random.split(reset_key, n), design)
         return Machines(
             state=state,
-            held=self.trim,
-            gust=jax.random.normal(keys[2], self.gust_std.shape),
-            gust_scale=self.conditions.gusts * 2.0 * jax.random.uniform(keys[3]),
-            delayed=jax.random.uniform(keys[4]) < self.conditions.delayed,
-            observation=self._sense(keys[5], state),
-            deadline=self.task.duration * jax.random.uniform(keys[6], minval=0.4),
+            held=jnp.tile(self.trim, (n, 1)),
+            gust=normal[:, :nw],
+            gust_scale=2.0 * self.conditions.gusts * uniform[:, nd],
+            delayed=uniform[:, nd + 1] < self.conditions.delayed,
+            observation=jax.vmap(self._sense)(state, normal[:, nw:]),
+            deadline=self.task.duration * (0.4 + 0.6 * uniform[:, nd + 2]),
         )
 
-    def _sense(self, key: jax.Array, state: State) -> jax.Array:
+    def _sense(self, state: State, unit_noise: jax.Array) -> jax.Array:
         noise = self.conditions.sensor_noise * self.noise
-        return self.task.observe(state) + noise * jax.random.normal(key, noise.shape)
+        return self.task.observe(state) + noise * unit_noise
 
-    def fly(self, surrogate: Surrogate, policy: Policy, m: Machines, key: jax.Array):
-        """Advance every machine by one control period; differentiable in the policy.
+    def fly(
+        self, surrogate: Surrogate, policy: Policy, machines: Machines, key: jax.Array, horizon: int
+    ) -> tuple[Machines, Flight]:
+        """Fly every machine for `horizon` control periods; differentiable in the policy.
 
         Returns:
-            The machines and the period's `Flight`. A machine that ended starts anew, and gradients
-            do not pass through that.
+            The machines and the flight `[horizon, n, ...]`. A machine that ended starts anew, and
+            gradients do not pass through that.
         """
-        n = m.held.shape[0]
-        gust_key, sense_key, start_key = jax.random.split(key, 3)
+        n = machines.held.shape[0]
+        keys = jax.random.split(key, 3)
+        # Everything random is drawn at once: random numbers inside the scan would cost more to
+        # compile and to run than the surrogate.
+        shocks = jax.random.normal(keys[0], (horizon, *machines.gust.shape))
+        noise = jax.random.normal(keys[1], (horizon, *machines.observation.shape))
+        fresh = self.start(keys[2], n)
+
+        def period(m: Machines, drawn: tuple[jax.Array, jax.Array]) -> tuple[Machines, Flight]:
+            return self._period(surrogate, policy, m, fresh, *drawn)
+
+        return jax.lax.scan(period, machines, (shocks, noise))
+
+    def _period(
+        self,
+        surrogate: Surrogate,
+        policy: Policy,
+        m: Machines,
+        fresh: Machines,
+        shock: jax.Array,
+        noise: jax.Array,
+    ) -> tuple[Machines, Flight]:
         action = policy_action(policy, m.observation)
         applied = jnp.where(m.delayed[:, None], m.held, action)
-        gust = jnp.clip(m.gust_scale[:, None] * self.gust_std * m.gust, self.gust_low, self.gust_high)
+        gust = m.gust_scale[:, None] * self.gust_std * m.gust
+        gust = jnp.clip(gust, self.gust_low, self.gust_high)
         after, disagreement = surrogate.step_with_spread(m.state, applied, gust)
         reward = jax.vmap(self.task.reward)(m.state, applied, after)
         terminated = jax.vmap(self.task.terminated)(after)
         restarted = terminated | (after.time >= m.deadline)
-        seen = jax.vmap(self._sense)(jax.random.split(sense_key, n), after)
-        shock = jax.random.normal(gust_key, m.gust.shape)
+        seen = jax.vmap(self._sense)(after, noise)
         gust_next = self.memory * m.gust + jnp.sqrt(1.0 - self.memory**2) * shock
         going_on = m._replace(state=after, held=action, gust=gust_next, observation=seen)
-        anew = self.start(start_key, n)
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(restarted.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
 
         flight = Flight(m.observation, seen, reward, disagreement, terminated, restarted)
-        return jax.tree.map(choose, anew, going_on), flight
+        return jax.tree.map(choose, fresh, going_on), flight

@@ -23,6 +23,7 @@ from physai.provenance import (
     Source,
     atomic_folder,
     atomic_write,
+    locate,
     read_json,
     sha256_source,
     write_json,
@@ -60,7 +61,7 @@ class _Progressing(NamedTuple):
     curve: jax.Array
 
 
-def learn(
+def learn_policy(
     plant: Plant,
     task: Task,
     surrogate: Surrogate,
@@ -108,7 +109,7 @@ def learn(
         return _Progressing(learner, state.curve.at[index].set(jnp.array(row)))
 
     own = {"settings": asdict(settings), "conditions": asdict(conditions), "seed": seed}
-    sources = {role: sha256_source(source) for role, source in inputs.items()}
+    sources = {role: sha256_source(locate(source)) for role, source in inputs.items()}
     checkpoints = Checkpoints(
         folder.with_name(f"{folder.name}.training"), _as_json({**own, "inputs": sources})
     )
@@ -174,7 +175,7 @@ def _fresh_policy(
     plant: Plant, imagination: Imagination, settings: LearnSettings, key: jax.Array
 ) -> Policy:
     start_key, policy_key = jax.random.split(key)
-    seen = imagination.start(start_key, 4096).observation
+    seen = jax.jit(imagination.start, static_argnums=1)(start_key, 4096).observation
     return init_policy(
         policy_key,
         settings.hidden,

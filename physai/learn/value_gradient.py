@@ -15,7 +15,7 @@ policy optimization", 2020, equation 6, arXiv:2005.13239.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ class LearnSettings:
         machines: imagined machines side by side.
         horizon: control periods that a policy gradient looks ahead.
         updates: policy updates.
-        policy_rate: initial learning rate of the policy, falling to a tenth.
+        policy_rate: initial learning rate of the policy, falling to a hundredth.
         critic_rate: learning rate of the critic.
         critic_passes: critic updates a policy update.
         discount: g, a control period.
@@ -99,7 +99,7 @@ def value(critic: Critic, policy: Policy, observation: jax.Array) -> jax.Array:
 
 def optimisers(settings: LearnSettings) -> tuple[optax.GradientTransformation, ...]:
     """Return the optimisers of policy and critic."""
-    schedule = optax.cosine_decay_schedule(settings.policy_rate, settings.updates, alpha=0.1)
+    schedule = optax.cosine_decay_schedule(settings.policy_rate, settings.updates, alpha=0.01)
     policy = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.7, b2=0.95))
     critic = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.critic_rate))
     return policy, critic
@@ -109,17 +109,22 @@ def init_learning(
     policy: Policy, imagination: Imagination, settings: LearnSettings, key: jax.Array
 ) -> LearnState:
     """Return the state before the first update."""
-    critic_key, machines_key = jax.random.split(key)
-    critic = init_critic(critic_key, policy.no, settings.critic_hidden)
     policy_optimiser, critic_optimiser = optimisers(settings)
-    return LearnState(
-        policy,
-        critic,
-        critic,
-        policy_optimiser.init(_trained(policy)),
-        critic_optimiser.init(critic),
-        imagination.start(machines_key, settings.machines),
-    )
+
+    @jax.jit
+    def first(policy: Policy, key: jax.Array) -> LearnState:
+        critic_key, machines_key = jax.random.split(key)
+        critic = init_critic(critic_key, policy.no, settings.critic_hidden)
+        return LearnState(
+            policy,
+            critic,
+            critic,
+            policy_optimiser.init(_trained(policy)),
+            critic_optimiser.init(critic),
+            imagination.start(machines_key, settings.machines),
+        )
+
+    return first(policy, key)
 
 
 def update_policy(
@@ -130,12 +135,10 @@ def update_policy(
 
     def objective(trained: Any, state: LearnState, surrogate: Surrogate, key: jax.Array):
         policy = _with_trained(state.policy, trained)
-        machines, flight = jax.lax.scan(
-            lambda m, k: imagination.fly(surrogate, policy, m, k),
-            state.machines,
-            jax.random.split(key, settings.horizon),
+        machines, flight = imagination.fly(
+            surrogate, policy, state.machines, key, settings.horizon
         )
-        return -jnp.mean(_returns(state, flight, settings)), (machines, flight)
+        return -jnp.mean(machine_returns(state, flight, settings)), (machines, flight)
 
     def one(state: LearnState, surrogate: Surrogate, key: jax.Array):
         trained = _trained(state.policy)
@@ -159,7 +162,7 @@ def update_policy(
     return run
 
 
-def _returns(state: LearnState, flight: Flight, settings: LearnSettings) -> jax.Array:
+def machine_returns(state: LearnState, flight: Flight, settings: LearnSettings) -> jax.Array:
     """Discounted reward of each machine `[n]` with the critic's value wherever a stretch ends."""
     ends = flight.restarted.at[-1].set(True)
     values = value(state.target, state.policy, flight.after)
@@ -183,12 +186,11 @@ def _failure_value(settings: LearnSettings) -> float:
     return -5.0 / (1.0 - settings.discount)
 
 
-def _fit_critic(
-    state: LearnState,
-    flight: Flight,
-    settings: LearnSettings,
-    optimiser: optax.GradientTransformation,
-) -> LearnState:
+def critic_goals(state: LearnState, flight: Flight, settings: LearnSettings) -> jax.Array:
+    """Return the TD(lambda) targets `[horizon, n]` of a flight's observations.
+
+    Reference: Sutton and Barto, "Reinforcement learning", 2018, equation 12.18.
+    """
     after = value(state.target, state.policy, flight.after)
     reward = flight.reward - settings.disagreement_price * flight.disagreement
     last = jnp.where(flight.terminated, _failure_value(settings), settings.discount * after)
@@ -196,13 +198,22 @@ def _fit_critic(
     def backward(following: jax.Array, now: tuple[jax.Array, ...]):
         reward, after, last, restarted = now
         blend = (1.0 - settings.trace) * after + settings.trace * following
-        target = reward + jnp.where(restarted, last, settings.discount * blend)
-        return target, target
+        goal = reward + jnp.where(restarted, last, settings.discount * blend)
+        return goal, goal
 
-    _, goals = jax.lax.scan(
-        backward, after[-1], (reward, after, last, flight.restarted), reverse=True
-    )
-    goals = jnp.clip(goals, _failure_value(settings), 0.0 - _failure_value(settings))
+    series = (reward, after, last, flight.restarted)
+    return jax.lax.scan(backward, after[-1], series, reverse=True)[1]
+
+
+def _fit_critic(
+    state: LearnState,
+    flight: Flight,
+    settings: LearnSettings,
+    optimiser: optax.GradientTransformation,
+) -> LearnState:
+    # A machine that left the surrogate's domain may return anything; bound what the critic learns.
+    goals = critic_goals(state, flight, settings)
+    goals = jnp.clip(jnp.nan_to_num(goals), _failure_value(settings), -_failure_value(settings))
 
     def loss(critic: Critic) -> jax.Array:
         error = value(critic, state.policy, flight.observation) - goals
@@ -225,6 +236,4 @@ def _trained(policy: Policy) -> tuple[Any, Any]:
 
 
 def _with_trained(policy: Policy, trained: tuple[Any, Any]) -> Policy:
-    import dataclasses
-
-    return dataclasses.replace(policy, weights=trained[0], biases=trained[1])
+    return replace(policy, weights=trained[0], biases=trained[1])

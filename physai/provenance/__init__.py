@@ -13,7 +13,13 @@ SHA-256; content is what coreutils give for `sha256sum -z FILE... | sha256sum`, 
 
 from physai.provenance.chain import Link, check_chain
 from physai.provenance.hashing import sha256_file, sha256_folder, sha256_source
-from physai.provenance.manifest import Source, is_complete, read_manifest, write_manifest
+from physai.provenance.manifest import (
+    Source,
+    is_complete,
+    locate,
+    read_manifest,
+    write_manifest,
+)
 from physai.provenance.storage import (
     atomic_folder,
     atomic_write,
@@ -30,6 +36,7 @@ __all__ = [
     "atomic_write",
     "check_chain",
     "is_complete",
+    "locate",
     "read_json",
     "read_manifest",
     "remove_stale",

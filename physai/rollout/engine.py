@@ -64,7 +64,7 @@ class TruePlant:
         return len(self.designs)
 
     def model_of(self, sim: int) -> mujoco.MjModel:
-        """Return a copy of the MuJoCo model that simulation `sim` runs on."""
+        """Return a copy of the MuJoCo model that simulation `sim` runs on, its textures blank."""
         return self._batch.get_model(sim)
 
     def step(
@@ -83,9 +83,9 @@ class TruePlant:
         Raises:
             InputError: a state, action or disturbance of the wrong shape or with NaN in it.
         """
-        action = _checked(action, (self.nsim, self.plant.nu), "action")
+        action = checked(action, (self.nsim, self.plant.nu), "action")
         if disturbance is not None:
-            disturbance = _checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
+            disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
         if state is not self._last:
             self._write(state)
         self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
@@ -103,12 +103,12 @@ class TruePlant:
     def _write(self, state: State) -> None:
         model = self.plant.model
         values = {
-            "qpos": _checked(state.qpos, (self.nsim, model.nq), "qpos"),
-            "qvel": _checked(state.qvel, (self.nsim, model.nv), "qvel"),
-            "act": _checked(state.act, (self.nsim, model.na), "act"),
-            "time": _checked(state.time, (self.nsim,), "time"),
+            "qpos": checked(state.qpos, (self.nsim, model.nq), "qpos"),
+            "qvel": checked(state.qvel, (self.nsim, model.nv), "qvel"),
+            "act": checked(state.act, (self.nsim, model.na), "act"),
+            "time": checked(state.time, (self.nsim,), "time"),
         }
-        # The solver's warm start and delayed signals are state too: a new state starts without them.
+        # The solver's warm start and delayed signals are state too: a new one starts without them.
         self._batch.state[:] = self._fresh
         for live, name in self._live:
             live[:] = values[name]
@@ -126,8 +126,8 @@ class TruePlant:
 
     def _read(self, before: State) -> State:
         after = {name: live.copy() for live, name in self._live}
-        # mj_step resets a simulation whose state it finds bad: finite, plausible and wrong. Only the
-        # counters tell. What turns bad in the very last physics step is found here.
+        # mj_step resets a simulation whose state it finds bad: finite, plausible and wrong. Only
+        # the counters tell. What turns bad in the very last physics step is found below.
         self.valid &= self._warnings.sum(1) == self._warned
         self.valid &= np.abs(after["qvel"]).max(1, initial=0.0) < SPEED_LIMIT
         # A sum is not finite when a term is not, and costs one pass instead of two.
@@ -139,8 +139,8 @@ class TruePlant:
         return State(**after, command=np.asarray(before.command), design=np.asarray(before.design))
 
 
-class quiet_warnings:  # noqa: N801 (reads as a verb in `with`)
-    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the working directory; `valid` tells the same."""
+class quiet_warnings:
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT where the user works; `valid` tells the same."""
 
     def __enter__(self) -> None:
         self._before = mujoco.get_mju_user_warning()
@@ -154,7 +154,7 @@ def _ignore(_: str) -> None:
     return None
 
 
-def _checked(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+def checked(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
     values = np.asarray(values, float)
     if values.shape != shape:
         raise InputError(f"{what}: expected shape {shape}, got {values.shape}")
@@ -168,13 +168,13 @@ def _designs(plant: Plant, nsim: int, designs: np.ndarray | None) -> np.ndarray:
     shape = (nsim, len(plant.design))
     if designs is None:
         return np.broadcast_to(plant.nominal, shape).copy()
-    return plant.check_design(_checked(designs, shape, "designs"))
+    return plant.check_design(checked(designs, shape, "designs"))
 
 
 def _mass_scale(nsim: int, mass_scale: np.ndarray | None) -> np.ndarray | None:
     if mass_scale is None:
         return None
-    mass_scale = _checked(mass_scale, (nsim,), "mass_scale")
+    mass_scale = checked(mass_scale, (nsim,), "mass_scale")
     if not (mass_scale > 0).all():
         raise InputError(f"mass_scale: expected factors above 0, got {mass_scale.min():g}")
     return mass_scale
@@ -189,7 +189,7 @@ def _batch(
     if len(unique) == 1:
         # Fields of its own for every simulation cost far less than a model of its own.
         nominal = np.array_equal(unique[0], plant.nominal)
-        model = plant.model if nominal else plant.compile(unique[0])
+        model = plant.model if nominal else plant.compile(unique[0], textures=False)
         batch = mujoco.batch.Batch(model, nsim, nthread)
         if mass_scale is not None:
             for name in ("body_mass", "body_inertia"):
@@ -197,7 +197,7 @@ def _batch(
                 field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
             batch.set_const()
         return batch
-    compiled = [plant.compile(design) for design in unique]
+    compiled = [plant.compile(design, textures=False) for design in unique]
     models = [compiled[i] for i in inverse]
     if mass_scale is not None:
         models = [_scaled(m, s) for m, s in zip(models, mass_scale, strict=True)]

@@ -192,7 +192,7 @@ def _train(
         def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):
             return run(state, jax.random.fold_in(key, index), index, examples)
 
-        state = TrainState(parameters, jax.vmap(optimiser.init)(parameters), jnp.zeros(chunks))
+        state = TrainState(parameters, jax.jit(jax.vmap(optimiser.init))(parameters), jnp.zeros(chunks))
         state = checkpoints.run(name, state, chunks, advance, progress)
         parameters, losses[name] = state.parameters, np.asarray(state.losses)
     return replace(surrogate, parameters=parameters), losses

@@ -9,7 +9,7 @@ Reference: Shazeer, "GLU Variants Improve Transformer", 2020, equation 6, arXiv:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ class GatedNetwork(nnx.Module):
         return self.readout(x)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def init_ensemble(architecture: Architecture, members: int, key: jax.Array) -> Parameters:
     """Return independently initialised parameters, every leaf with a leading axis `members`."""
 

@@ -1,0 +1,1 @@
+"""Design studies: search a design space on a surrogate, verify what was found in true MuJoCo."""

@@ -1,0 +1,374 @@
+"""A design study: search a design space on a surrogate, and verify every point of what was found.
+
+    surrogate ──learn──> policy that sees the design ──> calibration ──> search ──> verification
+    (dataset, fit)       over the whole design space     of predictions  Pareto set   true MuJoCo
+
+Predictions and verifications are means over flights. The calibration flies designs drawn from the
+whole space both ways, from fresh starts as verification does, so the interval holds the surrogate's
+error and the luck of the starts. It does not hold the optimism of choosing: a search looks for
+designs whose predictions are too good. That is why chosen designs are predicted anew from other
+starts, and why two numbers stand beside the result: the share that was found inside the interval,
+and the optimism, by how much verified values are worse than predicted on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physai.control.controller import batch_controller, policy_controller
+from physai.design.calibration import calibrate
+from physai.design.optimise import Search, check_extra, search
+from physai.design.sampling import Trials, check_objectives, imagined_flights
+from physai.design.summary import (
+    CONFIDENCE,
+    csv_text,
+    describe_objective,
+    describe_points,
+    evaluations_csv,
+    pareto_csv,
+    share,
+)
+from physai.design.variables import DesignSpace, design_space, sobol
+from physai.errors import InputError
+from physai.learn.imagination import Conditions
+from physai.learn.learn import learn_policy, load_policy_folder
+from physai.learn.value_gradient import LearnSettings
+from physai.plant import Plant
+from physai.progress import Progress, silent
+from physai.provenance import (
+    Source,
+    atomic_folder,
+    atomic_write,
+    is_complete,
+    read_json,
+    remove_stale,
+    write_json,
+    write_manifest,
+    writing,
+)
+from physai.rollout.collect import RolloutSettings, collect
+from physai.surrogate.fit import FitSettings
+from physai.surrogate.model import Surrogate
+from physai.surrogate.release import fit
+from physai.surrogate.store import load_surrogate
+from physai.task import Task, design_aware, load_task
+
+CONDITIONS = Conditions(design_spread=1.0)
+"""What the policy learns in: machines from the whole design space."""
+LEAST_SPREAD = 0.8  # of each variable's range that the surrogate must have been trained on
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What to study and how thoroughly."""
+
+    variables: tuple[str, ...] = ("arm_length", "max_thrust", "payload")
+    """Design variables that the search moves; the others stay nominal."""
+    population: int = 36
+    """Designs in a generation, and most points in the Pareto set."""
+    generations: int = 20
+    """Generations of the search, the first one included."""
+    starts: int = 32
+    """Flights of a design in the search, all of which must settle."""
+    calibration_designs: int = 48
+    """Designs flown both in the surrogate and in true MuJoCo to find the intervals."""
+    verify_flights: int = 200
+    """Flights of a design in true MuJoCo."""
+    coverage: float = 0.9
+    """Probability that an interval is made for."""
+    pass_rate: float = 0.9
+    """A verified design passes its requirements at least this often, at 95% confidence."""
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    """Of the dataset, where no surrogate is given."""
+    fit: FitSettings = field(default_factory=FitSettings)
+    """Of the surrogate, where none is given."""
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    """Of the policy."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be studied."""
+        least = {"population": 4, "generations": 1, "starts": 1, "verify_flights": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < bound:
+                raise InputError(
+                    f"{name}: expected a whole number of at least {bound}, got {value}"
+                )
+        for name in ("coverage", "pass_rate"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise InputError(f"{name}: expected between 0 and 1, got {getattr(self, name)}")
+        # With fewer, not even the largest residual is a bound of that coverage.
+        needed = int(np.ceil(self.coverage / (1.0 - self.coverage) - 1e-9))
+        if self.calibration_designs < needed:
+            raise InputError(
+                f"calibration_designs: an interval of coverage {self.coverage:g} needs at least "
+                f"{needed}, got {self.calibration_designs}"
+            )
+
+
+def run_study(
+    plant: Plant,
+    out: str | Path,
+    surrogate: str | Path | None = None,
+    settings: StudySettings | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Search a plant's design space on a surrogate, and verify the Pareto set in true MuJoCo.
+
+    `out` gets dataset and surrogate (where none is given), policy, calibration and study, each an
+    artefact of its own that a second call finds again.
+
+    Args:
+        plant: the machine.
+        out: folder of the study.
+        surrogate: folder of a surrogate that was trained over the design space (None: make one).
+        settings: of the study.
+        seed: 0 or more; of everything random.
+        progress: called as the work goes on.
+
+    Returns:
+        What `study/study.json` says, and under "out" where it is.
+
+    Raises:
+        InputError: no such variable, a task without objectives, a surrogate without designs, pymoo
+            missing, or artefacts in `out` that were made otherwise.
+    """
+    s = _Study(plant, load_task(plant), Path(out), settings or StudySettings(), seed, progress)
+    space = design_space(plant, s.settings.variables)
+    check_objectives(plant, s.task)
+    check_extra()
+    if seed < 0:
+        raise InputError(f"seed: expected 0 or more, got {seed}")
+    with writing(s.out):
+        s.out.mkdir(parents=True, exist_ok=True)
+    remove_stale(s.out)
+    sources: dict[str, Source] = {"plant": plant, "surrogate": s.surrogate(space, surrogate)}
+    model = load_surrogate(sources["surrogate"], plant)  # type: ignore[arg-type]
+    sources["policy"] = s.policy(model, sources)
+    trials = s.trials(model, sources["policy"])
+    sources["calibration"] = s.calibration(trials, space, sources)
+    study = s.study(trials, space, sources)
+    return {**study, "out": str(s.out)}
+
+
+def explore(
+    trials: Trials,
+    space: DesignSpace,
+    calibration: Mapping[str, Any],
+    settings: StudySettings,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], Search]:
+    """Search the space in the model, then verify every point of the Pareto set in true MuJoCo.
+
+    Returns:
+        The summary, in JSON's own types, and the search.
+    """
+    objectives = trials.task.objectives
+
+    def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tried = trials.search(space.designs(points))
+        return tried.values, 1.0 - tried.settled
+
+    start = sobol(len(space.columns), settings.population, trials.seed + 1)
+    maximise = [o.maximise for o in objectives]
+    found = search(evaluate, start, maximise, settings.generations, trials.seed, progress)
+    points: list[dict[str, Any]] = []
+    if found.pareto.any():
+        best = found.points[found.pareto]
+        designs = space.designs(best[np.argsort(found.values[found.pareto, 0], kind="stable")])
+        points = describe_points(
+            space,
+            trials.task,
+            calibration["half_width"],
+            settings.pass_rate,
+            designs,
+            trials.predict(designs),
+            trials.verify(designs, "verify designs", progress),
+        )
+    summary = {
+        "plant": trials.plant.name,
+        "seed": trials.seed,
+        "coverage": settings.coverage,
+        "confidence": CONFIDENCE,
+        "pass_rate": settings.pass_rate,
+        "variables": [asdict(v) for v in space.variables],
+        "objectives": [
+            describe_objective(o, calibration["half_width"], points) for o in objectives
+        ],
+        "calibration": dict(calibration),
+        "evaluations": len(found.points),
+        "feasible": int(found.feasible.sum()),
+        "flights": {"search": trials.starts, "verify": trials.flights},
+        "pareto": points,
+        "inside_all": share([p["inside_all"] for p in points]),
+        "passing": sum(p["passes"] for p in points),
+        "verified_pareto": [i for i, p in enumerate(points) if p["verified_pareto"]],
+    }
+    return summary, found
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What the stages share."""
+
+    plant: Plant
+    task: Task
+    out: Path
+    settings: StudySettings
+    seed: int
+    progress: Progress
+
+    def stage(
+        self,
+        kind: str,
+        settings: Any,
+        inputs: Mapping[str, Source],
+        make: Callable[[Path], object],
+    ) -> Path:
+        """Make an artefact unless it is there; refuse one that was made otherwise."""
+        folder = self.out / kind
+        if is_complete(folder, settings, inputs, kind=kind, seed=self.seed):
+            return folder
+        if (folder / "manifest.json").exists():
+            raise InputError(
+                f"{folder}: this {kind} is damaged, or was made with other settings or from other "
+                "inputs. Remove it, or choose another --out."
+            )
+        make(folder)
+        return folder
+
+    def surrogate(self, space: DesignSpace, given: str | Path | None) -> Path:
+        """Return the folder of the surrogate, made here where none is given."""
+        settings = self.settings
+        if given is None:
+            if settings.rollout.designs_per_shard == 0:
+                raise InputError(
+                    "rollout.designs_per_shard: expected more than 0, which is the nominal design "
+                    "only; a study needs data from the whole design space"
+                )
+            data = collect(
+                self.plant,
+                self.task,
+                self.out / "dataset",
+                settings.rollout,
+                self.seed,
+                progress=self.progress,
+            )
+            given = self.stage(
+                "surrogate",
+                settings.fit,
+                {"dataset": data.folder},
+                lambda folder: fit(
+                    self.plant, [data], folder, settings.fit, self.seed, progress=self.progress
+                ),
+            )
+        check_spread(load_surrogate(given, self.plant), space, Path(given))
+        return Path(given)
+
+    def policy(self, model: Surrogate, sources: Mapping[str, Source]) -> Path:
+        """Return the folder of a policy that sees the design."""
+        settings = self.settings.learn
+        own = {"settings": asdict(settings), "conditions": asdict(CONDITIONS), "seed": self.seed}
+        return self.stage(
+            "policy",
+            own,
+            sources,
+            lambda folder: learn_policy(
+                self.plant,
+                design_aware(self.task, self.plant),
+                model,
+                folder,
+                sources,
+                settings,
+                CONDITIONS,
+                self.seed,
+                progress=self.progress,
+            ),
+        )
+
+    def trials(self, model: Surrogate, policy: Source) -> Trials:
+        """Return the closed loop of a policy, in the model and in true MuJoCo."""
+        task, settings = design_aware(self.task, self.plant), self.settings
+        controller = policy_controller(load_policy_folder(policy)[0])  # type: ignore[arg-type]
+        imagine = imagined_flights(
+            self.plant, task, controller, model, settings.population, settings.starts
+        )
+        return Trials(
+            imagine,
+            batch_controller(controller),
+            self.plant,
+            task,
+            settings.starts,
+            settings.verify_flights,
+            self.seed,
+        )
+
+    def calibration(
+        self, trials: Trials, space: DesignSpace, sources: Mapping[str, Source]
+    ) -> Path:
+        """Return the folder of the intervals."""
+        names = ("variables", "population", "starts", "calibration_designs", "verify_flights")
+        own = {name: getattr(self.settings, name) for name in (*names, "coverage")}
+        objectives = [o.name for o in self.task.objectives]
+        columns = [v.name for v in space.variables]
+        columns += [f"{way}.{name}" for way in ("predicted", "verified") for name in objectives]
+
+        def make(folder: Path) -> None:
+            result, table = calibrate(
+                trials,
+                space,
+                self.settings.calibration_designs,
+                self.settings.coverage,
+                self.progress,
+            )
+            with atomic_folder(folder) as temporary:
+                write_json(temporary / "calibration.json", result)
+                atomic_write(temporary / "calibration.csv", csv_text(columns, table))
+                write_manifest(temporary, "calibration", sources, own, self.seed)
+
+        return self.stage("calibration", own, sources, make)
+
+    def study(
+        self, trials: Trials, space: DesignSpace, sources: Mapping[str, Source]
+    ) -> dict[str, Any]:
+        """Return the summary of the search and of what verification said of it."""
+        own = asdict(self.settings)
+        own = {k: v for k, v in own.items() if k not in ("rollout", "fit", "learn")}
+        calibration = read_json(Path(str(sources["calibration"])) / "calibration.json")
+
+        def make(folder: Path) -> None:
+            summary, found = explore(trials, space, calibration, self.settings, self.progress)
+            with atomic_folder(folder) as temporary:
+                write_json(temporary / "study.json", summary)
+                table = evaluations_csv(space, self.task.objectives, found)
+                atomic_write(temporary / "evaluations.csv", table)
+                atomic_write(temporary / "pareto.csv", pareto_csv(summary))
+                write_manifest(temporary, "study", sources, own, self.seed)
+
+        return read_json(self.stage("study", own, sources, make) / "study.json")
+
+
+def check_spread(surrogate: Surrogate, space: DesignSpace, folder: Path) -> None:
+    """Refuse a surrogate that has not seen most of the range of each chosen variable.
+
+    Raises:
+        InputError: so it is.
+    """
+    nd = surrogate.layout.nd
+    low, high = (
+        np.asarray(x)[-nd:] if nd else () for x in (surrogate.domain.low, surrogate.domain.high)
+    )
+    for column, variable in zip(space.columns, space.variables, strict=True):
+        seen = 0.0 if not nd else 0.5 * float(high[column] - low[column])
+        if not seen >= LEAST_SPREAD:
+            raise InputError(
+                f"{folder}: this surrogate was trained on {100 * seen:.0f}% of the range of "
+                f"{variable.name}, expected at least {100 * LEAST_SPREAD:.0f}%. Collect with "
+                "designs_per_shard above 0 and fit again, or let the study make its own surrogate."
+            )

@@ -1,0 +1,429 @@
+"""The whole flow of one machine: rollout, fit, learn, verify, export, report; resumable at any point.
+
+Every stage writes one artefact folder, whole or not at all, with a manifest that names its inputs
+by hash. A second call with the same settings finds what is finished and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from physai.control.controller import batch_controller, policy_controller
+from physai.errors import InputError
+from physai.export.bundle import write_bundle
+from physai.export.compiled import compiled_controller
+from physai.export.parity import call_nanoseconds
+from physai.learn.imagination import Conditions
+from physai.learn.learn import Comparison, learn_policy, load_policy_folder
+from physai.learn.value_gradient import LearnSettings
+from physai.plant import Plant, load_plant
+from physai.progress import Progress, silent
+from physai.provenance import (
+    Source,
+    atomic_folder,
+    check_chain,
+    is_complete,
+    read_json,
+    write_json,
+    write_manifest,
+)
+from physai.report.assemble import ReportParts, write_report
+from physai.report.bench import bench
+from physai.rollout.collect import RolloutSettings, collect
+from physai.rollout.dataset import Dataset
+from physai.surrogate.fit import FitSettings
+from physai.surrogate.release import fit, join
+from physai.surrogate.score import ScoreSettings, score
+from physai.surrogate.store import load_surrogate
+from physai.task import Task, design_aware, load_task
+from physai.verify.certificate import (
+    Certificate,
+    VerifySettings,
+    load_certificate,
+    verify,
+)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of the whole flow.
+
+    Attributes:
+        rollout: the first data collection.
+        fit: the first fit.
+        learn: the first learning.
+        conditions: what imagined machines meet.
+        flights: fresh scenarios a verification flies, without and with disturbances.
+        rounds: most times that on-policy data are collected and surrogate and policy refitted.
+        shortfall: share by which the true return may fall short of the imagined one before a round.
+    """
+
+    rollout: RolloutSettings = RolloutSettings(train=1024, calibration=512, test=512)
+    fit: FitSettings = FitSettings()
+    learn: LearnSettings = LearnSettings()
+    conditions: Conditions = Conditions()
+    flights: int = 2000
+    rounds: int = 2
+    shortfall: float = 0.05
+
+
+@dataclass
+class _Run:
+    """What the stages share: where to write, and the log of what each took."""
+
+    plant: Plant
+    task: Task
+    out: Path
+    seed: int
+    progress: Progress
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a block, log it, and yield the entry for the block to say what came out."""
+        started = time.monotonic()
+        entry: dict[str, Any] = {"stage": name, "seconds": 0.0, "result": ""}
+        yield entry
+        entry["seconds"] = round(time.monotonic() - started, 2)
+        self.log.append(entry)
+
+    def stage(
+        self,
+        name: str,
+        folder: Path,
+        kind: str,
+        settings: Any,
+        inputs: Mapping[str, Source],
+        make: Callable[[], object],
+    ) -> Path:
+        """Make an artefact unless it is there; refuse one that was made otherwise."""
+        with self.timed(name) as entry:
+            done = is_complete(folder, settings, inputs, kind=kind, seed=self.seed)
+            if not done and (folder / "manifest.json").exists():
+                raise InputError(
+                    f"{folder}: this {kind} is damaged, or was made with other settings or from "
+                    "other inputs. Remove it, or choose another --out."
+                )
+            if not done:
+                make()
+            entry["result"] = f"{describe(folder)}{', found there' if done else ''}"
+        return folder
+
+
+def run(
+    plant: str | Path | Plant,
+    out: str | Path,
+    settings: RunSettings | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Go from a MuJoCo model to a verified, exported controller and a report.
+
+    Args:
+        plant: a shipped plant's name, a folder, an MJCF file or a loaded plant.
+        out: folder of the run; made if missing.
+        settings: of every stage.
+        seed: of everything random.
+        progress: called as the work goes on.
+
+    Returns:
+        The summary that is also written to `out/summary.json`.
+
+    Raises:
+        InputError: bad input, or artefacts in `out` that were made otherwise.
+    """
+    started = time.monotonic()
+    plant = plant if isinstance(plant, Plant) else load_plant(plant)
+    settings = settings or RunSettings()
+    r = _Run(plant, load_task(plant), Path(out), seed, progress)
+    data, surrogate, policy, returns = _improve(r, settings)
+    card = _score(r, surrogate, data)
+    certificate = _verify(r, settings, r.out / "certificate", "policy", policy)
+    bundle = _export(r, policy, r.out / "certificate")
+    compiled = _verify(r, settings, r.out / "certificate-c99", "bundle", bundle)
+    parity = {
+        **read_json(bundle / "parity.json"),
+        "c99_nanoseconds_per_call": call_nanoseconds(bundle),
+    }
+    with r.timed("bench") as entry:
+        speed = bench(plant, load_surrogate(surrogate, plant), seed=seed, progress=progress)
+        entry["result"] = f"{speed[0]['steps_per_second']:.3g} true control steps/s"
+    summary = {
+        "plant": plant.name,
+        "source": str(plant.folder),
+        "out": str(r.out),
+        "seed": seed,
+        "score": {k: card[k] for k in ("horizons", "nrmse", "position_error", "coverage")},
+        "returns": [asdict(c) for c in returns],
+        "certificate": certificate.summary(),
+        "certificate_c99": compiled.summary(),
+        "parity": parity,
+        "speed": speed,
+        "stages": r.log,
+    }
+    write_json(r.out / "summary.json", summary)
+    with r.timed("report") as entry:
+        entry["result"] = str(report_run(r.out, plant))
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    write_json(r.out / "summary.json", summary)
+    return summary
+
+
+def _improve(
+    r: _Run, settings: RunSettings
+) -> tuple[list[Dataset], Path, Path, list[Comparison]]:
+    """Collect, fit and learn; then again on the policy's own flights while it falls short."""
+    data: list[Dataset] = []
+    comparisons: list[Comparison] = []
+    surrogate = policy = None
+    for number in range(settings.rounds + 1):
+        folder = {w: r.out / last(w, number + 1) for w in ("dataset", "surrogate", "policy")}
+        data.append(_collect(r, settings, folder["dataset"], policy))
+        surrogate = _fit(r, settings, folder["surrogate"], data, surrogate)
+        policy = _learn(r, settings, folder["policy"], surrogate, policy)
+        _, card = load_policy_folder(policy)
+        comparisons.append(Comparison(card["imagined_return"], card["true_return"]))
+        if comparisons[-1].shortfall <= settings.shortfall:
+            break
+    assert surrogate is not None and policy is not None
+    return data, surrogate, policy, comparisons
+
+
+def _collect(r: _Run, settings: RunSettings, folder: Path, policy: Path | None) -> Dataset:
+    controller, rollout, seed = None, settings.rollout, r.seed
+    if policy is not None:
+        controller = batch_controller(policy_controller(load_policy_folder(policy)[0]))
+        rollout = on_policy(rollout)
+        seed = r.seed + int(folder.name.rpartition("-")[2])
+    with r.timed(folder.name) as entry:
+        dataset = collect(
+            r.plant, r.task, folder, rollout, seed, controller, r.progress, policy_folder=policy
+        )
+        entry["result"] = f"{dataset.steps:,} steps"
+    return dataset
+
+
+def on_policy(settings: RolloutSettings) -> RolloutSettings:
+    """Return settings for collecting on a policy's own flights: a quarter of the episodes."""
+    return replace(
+        settings,
+        train=-(-settings.train // 4),
+        calibration=-(-settings.calibration // 4),
+        test=-(-settings.test // 4),
+    )
+
+
+def _fit(
+    r: _Run, settings: RunSettings, folder: Path, data: list[Dataset], start: Path | None
+) -> Path:
+    chosen = settings.fit if start is None else refit(settings.fit)
+    inputs: dict[str, Source] = {
+        "dataset" if i == 0 else f"dataset-{i}": d.folder for i, d in enumerate(data)
+    }
+    if start is not None:
+        inputs["start"] = start
+    make = lambda: fit(r.plant, data, folder, chosen, r.seed, start, r.progress)
+    return r.stage(folder.name, folder, "surrogate", chosen, inputs, make)
+
+
+def refit(settings: FitSettings) -> FitSettings:
+    """Return settings for going on with a fitted surrogate: fewer, smaller steps."""
+    return replace(
+        settings,
+        steps=settings.steps // 3,
+        learning_rate=settings.learning_rate / 3,
+    )
+
+
+def _learn(
+    r: _Run, settings: RunSettings, folder: Path, surrogate: Path, start: Path | None
+) -> Path:
+    chosen = settings.learn
+    inputs: dict[str, Source] = {"surrogate": surrogate, "plant": r.plant}
+    if start is not None:
+        chosen = replace(chosen, updates=chosen.updates // 2, policy_rate=chosen.policy_rate / 3)
+        inputs["start"] = start
+    own = {"settings": asdict(chosen), "conditions": asdict(settings.conditions), "seed": r.seed}
+
+    def make() -> None:
+        learn_policy(
+            r.plant,
+            r.task,
+            load_surrogate(surrogate, r.plant),
+            folder,
+            inputs,
+            chosen,
+            settings.conditions,
+            r.seed,
+            None if start is None else load_policy_folder(start)[0],
+            r.progress,
+        )
+
+    return r.stage(folder.name, folder, "policy", own, inputs, make)
+
+
+def describe(folder: Path) -> str:
+    """Say in a few words what an artefact holds."""
+    if (folder / "policy.json").is_file() and (card := read_json(folder / "policy.json")):
+        return f"return {card['true_return']:.2f} true, {card['imagined_return']:.2f} imagined"
+    if (folder / "surrogate.json").is_file() and (card := read_json(folder / "surrogate.json")):
+        return f"{card['members']} members on {card['data']['training_steps']:,} steps"
+    if (folder / "score.json").is_file() and (card := read_json(folder / "score.json")):
+        return f"nRMSE {100 * card['nrmse'][-1]:.2f}% at {card['horizons'][-1]} steps"
+    if (folder / "parity.json").is_file() and (parity := read_json(folder / "parity.json")):
+        return f"C99 within {parity['c99_max_error']:.1e} of JAX"
+    if (folder / "certificate.json").is_file():
+        conditions = load_certificate(folder).conditions
+        return ", ".join(f"{c.name} {c.passed}/{c.flights}" for c in conditions)
+    return folder.name
+
+
+def _score(r: _Run, surrogate: Path, data: list[Dataset]) -> dict[str, Any]:
+    folder = r.out / "score"
+    inputs = score_inputs(surrogate, data)
+    make = lambda: write_score(r.plant, surrogate, data, folder, r.seed, r.progress)
+    r.stage("score", folder, "score", ScoreSettings(), inputs, make)
+    return read_json(folder / "score.json")
+
+
+def score_inputs(surrogate: Path, data: list[Dataset]) -> dict[str, Source]:
+    """Return what a report card is made from, by role."""
+    return {
+        "surrogate": surrogate,
+        **{"dataset" if i == 0 else f"dataset-{i}": d.folder for i, d in enumerate(data)},
+    }
+
+
+def write_score(
+    plant: Plant,
+    surrogate: Path,
+    data: list[Dataset],
+    folder: Path,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score a surrogate on the datasets' test episodes and write the report card to `folder`."""
+    progress("score", 0, 1)
+    test = join([dataset.episodes("test") for dataset in data])
+    card = score(load_surrogate(surrogate, plant), plant, test, ScoreSettings())
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "score.json", card)
+        write_manifest(temporary, "score", score_inputs(surrogate, data), ScoreSettings(), seed)
+    progress("score", 1, 1)
+    return card
+
+
+def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Path) -> Certificate:
+    """Certify what lies in `source`, a policy or a bundle whose C code flies, with fresh scenarios."""
+    chosen = VerifySettings().with_flights(settings.flights)
+    inputs: dict[str, Source] = {"plant": r.plant, role: source}
+
+    def make() -> None:
+        if role == "bundle":
+            controller = compiled_controller(source)
+        else:
+            controller = batch_controller(policy_controller(load_policy_folder(source)[0]))
+        verify(
+            r.plant,
+            r.task,
+            controller,
+            folder,
+            seed=r.seed,
+            inputs={role: source},
+            progress=r.progress,
+            settings=chosen,
+        )
+
+    r.stage(folder.name, folder, "certificate", chosen, inputs, make)
+    return load_certificate(folder)
+
+
+def _export(r: _Run, policy: Path, certificate: Path) -> Path:
+    folder = r.out / "bundle"
+    inputs: dict[str, Source] = {"plant": r.plant, "policy": policy, "certificate": certificate}
+    make = lambda: export_policy(
+        r.plant, r.task, policy, folder, certificate, r.seed, r.progress
+    )
+    return r.stage("bundle", folder, "bundle", None, inputs, make)
+
+
+def export_policy(
+    plant: Plant,
+    task: Task,
+    policy: Path,
+    folder: Path,
+    certificate: Path | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Export a policy folder as a bundle; returns the parity of C99 and ONNX with JAX."""
+    progress("export", 0, 1)
+    weights, card = load_policy_folder(policy)
+    if len(card["observations"]) != task.no:
+        task = design_aware(task, plant)
+    parity = write_bundle(
+        folder,
+        weights,
+        task.observations,
+        plant.actions,
+        1.0 / plant.control_period,
+        plant.trim,
+        {"plant": plant, "policy": policy},
+        certificate,
+        seed=seed,
+        name=plant.name,
+    )
+    progress("export", 1, 1)
+    return asdict(parity)
+
+
+def report_run(out: str | Path, plant: Plant | None = None) -> Path:
+    """Write `out/report/report.html` from the artefacts and the summary of a finished run.
+
+    Args:
+        out: folder of the run.
+        plant: the machine (None: load the one that the summary names).
+
+    Raises:
+        InputError: the run is not finished.
+    """
+    out = Path(out)
+    if not (out / "summary.json").is_file():
+        raise InputError(f"{out}: no finished run here; give `physai run` first")
+    summary = read_json(out / "summary.json")
+    plant = plant or load_plant(summary["source"])
+    rounds = len(summary["returns"])
+    folders = {what: out / last(what, rounds) for what in ("surrogate", "policy")}
+    inputs = {
+        **folders,
+        "score": out / "score",
+        "certificate": out / "certificate",
+        "bundle": out / "bundle",
+        "certificate-c99": out / "certificate-c99",
+    }
+    chain = [link for folder in inputs.values() for link in check_chain(folder)]
+    parts = ReportParts(
+        plant=plant,
+        task=load_task(plant),
+        score=read_json(out / "score" / "score.json"),
+        fit_curve=folders["surrogate"] / "fit.csv",
+        learning=[out / last("policy", n + 1) / "learning.csv" for n in range(rounds)],
+        comparisons=[Comparison(**c) for c in summary["returns"]],
+        certificates={"policy": out / "certificate", "c99": out / "certificate-c99"},
+        parity=summary["parity"],
+        bench=summary["speed"],
+        checks=list(plant.checks(plant)) if plant.checks else [],
+        stages=[(s["stage"], s["seconds"], s["result"]) for s in summary["stages"]],
+        chain=list({link.path: link for link in chain}.values()),
+    )
+    return write_report(out / "report", parts, inputs, summary["seed"])
+
+
+def last(what: str, rounds: int) -> str:
+    """Return the name of an artefact of the last of `rounds` rounds."""
+    return what if rounds == 1 else f"{what}-{rounds - 1}"

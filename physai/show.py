@@ -1,0 +1,153 @@
+"""Results as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from physai.console import stdout, table
+from physai.plant import Check, Plant
+from physai.provenance import Link
+
+
+def record(result: Mapping[str, Any]) -> None:
+    """Print a flat record, a line a field."""
+    table("", ("", ""), [(k, v) for k, v in result.items() if not isinstance(v, dict | list)])
+
+
+def check(c: Check) -> dict[str, Any]:
+    """Return a check as plain data."""
+    return {
+        "quantity": c.quantity,
+        "unit": c.unit,
+        "expected": float(c.expected),
+        "simulated": float(c.simulated),
+        "error": float(c.error),
+        "tolerance": float(c.tolerance),
+        "passed": bool(c.passed),
+    }
+
+
+def checks(plant: Plant, results: Sequence[Check]) -> None:
+    """Print a plant's closed-form checks."""
+    m = plant.model
+    stdout.print(
+        f"{plant.name}: {m.nq} positions, {m.nv} velocities, {plant.nu} actions, "
+        f"{plant.nw} disturbances, {len(plant.design)} design variables, "
+        f"{plant.control_period:g} s control period of {plant.substeps} steps"
+    )
+    columns = ("quantity", "unit", "closed form", "simulated", "error", "tolerance", "")
+    rows = [
+        (
+            c.quantity,
+            c.unit,
+            float(c.expected),
+            float(c.simulated),
+            float(c.error),
+            float(c.tolerance),
+            "ok" if c.passed else "FAILS",
+        )
+        for c in results
+    ]
+    table(f"{plant.name}: closed-form checks", columns, rows, left=2)
+
+
+def link(found: Link) -> dict[str, Any]:
+    """Return a link of the provenance chain as plain data."""
+    return {
+        "name": found.name,
+        "path": str(found.path),
+        "ok": found.ok,
+        "detail": found.detail,
+    }
+
+
+def chain(links: Sequence[Link]) -> None:
+    """Print a provenance chain and the first link that does not hold."""
+    rows = [(x.name, str(x.path), "holds" if x.ok else "BROKEN", x.detail) for x in links]
+    table("provenance, from the artefact to its sources", ("link", "path", "", "detail"), rows, 4)
+    broken = next((x for x in links if not x.ok), None)
+    if broken is not None:
+        stdout.print(f"First link that does not hold: {broken.name} ({broken.path})", markup=False)
+
+
+def score(card: Mapping[str, Any]) -> None:
+    """Print the report card of a surrogate."""
+    _horizons(card)
+    last = card["horizons"][-1]
+    columns = ("channel", "unit", f"rmse at {last}", "nRMSE %", "coverage %", "half width")
+    rows = [
+        (
+            name,
+            c["unit"],
+            c["rmse"][-1],
+            100 * c["nrmse"][-1],
+            100 * c["coverage"][-1],
+            c["half_width"][-1],
+        )
+        for name, c in card["channels"].items()
+    ]
+    table(f"by channel, {last} steps ahead", columns, rows, left=2)
+
+
+def _horizons(card: Mapping[str, Any]) -> None:
+    columns = ("steps ahead", "nRMSE %", "position error, % of distance", "90% interval covers %")
+    rows = [
+        (str(h), 100 * e, None if p is None else 100 * p, 100 * c)
+        for h, e, p, c in zip(
+            card["horizons"],
+            card["nrmse"],
+            card["position_error"],
+            card["coverage"],
+            strict=True,
+        )
+    ]
+    table("surrogate against true MuJoCo, episodes not seen before", columns, rows)
+
+
+def certificate(summary: Mapping[str, Any], title: str = "verified in true MuJoCo") -> None:
+    """Print a certificate's summary."""
+    table(title, summary["columns"], summary["rows"], left=3)
+
+
+def speed(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the speed table: both absolute numbers beside every ratio."""
+    columns = ("model", "control steps/s", "slowest", "fastest", "ratio to MuJoCo")
+    body = [
+        (r["model"], f"{r['steps_per_second']:,.0f}", f"{r['slowest']:,.0f}")
+        + (f"{r['fastest']:,.0f}", float(r["ratio"]))
+        for r in rows
+    ]
+    where = f"{rows[0]['cores']} cores, {rows[0]['cpu']}, {rows[0]['batch']} side by side"
+    table(f"speed on {where}", columns, body)
+
+
+def study(result: Mapping[str, Any]) -> None:
+    """Print a design study: predicted beside verified."""
+    from physai.design.study import rows
+
+    columns, body = rows(result)
+    table("Pareto set: predicted in the surrogate, verified in true MuJoCo", columns, body)
+    record({k: v for k, v in result.items() if isinstance(v, int | float | str)})
+
+
+def summary(result: Mapping[str, Any]) -> None:
+    """Print what a run did and how well."""
+    _horizons(result["score"])
+    certificate(result["certificate"], "policy, verified in true MuJoCo")
+    certificate(result["certificate_c99"], "the compiled C code, same flights")
+    parity = result["parity"]
+    table(
+        "exported code",
+        ("", "C99", "ONNX"),
+        [
+            ("largest difference from JAX", parity["c99_max_error"], parity["onnx_max_error"]),
+            ("nanoseconds a call", parity["c99_nanoseconds_per_call"], None),
+        ],
+    )
+    speed(result["speed"])
+    columns = ("stage", "result", "seconds")
+    rows = [(s["stage"], s["result"], s["seconds"]) for s in result["stages"]]
+    table("stages", columns, rows, left=2)
+    report = next(s["result"] for s in result["stages"] if s["stage"] == "report")
+    stdout.print(f"{result['seconds']:.1f} s in all. Report: {report}", markup=False)
