@@ -53,7 +53,7 @@ _HOMES = {
     "verify.certificate": ("certify", "load_certificate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(name for name in _HOME)  # noqa: PLE0605 (names of _HOMES)
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _keep_compiled_code() -> None:
-    """Keep XLA's compiled code between calls, in the user's cache folder, where that can be written."""
+    """Keep XLA's compiled code between calls, in the user's cache folder, if it can be written."""
     import jax
 
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_library
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Yield a `Progress` that draws one bar a stage on stderr, and plain lines where that is no terminal."""
+    """Yield a `Progress` that draws one bar a stage on stderr (plain lines if no terminal)."""
     if not stderr.is_terminal:
         yield _lines()
         return
@@ -92,6 +93,6 @@ def _finite(value: Any) -> Any:
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

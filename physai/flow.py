@@ -1,4 +1,4 @@
-"""The whole flow of one machine: rollout, fit, learn, verify, export, report; resumable at any point.
+"""The whole flow of one machine: rollout, fit, learn, verify, export, report; resumable.
 
 Every stage writes one artefact folder, whole or not at all, with a manifest that names its inputs
 by hash. A second call with the same settings finds what is finished and goes on with the rest.
@@ -32,7 +32,7 @@ from physai.provenance import (
     write_json,
     write_manifest,
 )
-from physai.report.assemble import ReportParts, write_report
+from physai.report.assemble import ReportParts, require_extra, write_report
 from physai.report.bench import bench
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
@@ -44,8 +44,8 @@ from physai.task import Task, design_aware, load_task
 from physai.verify.certificate import (
     Certificate,
     VerifySettings,
+    certify,
     load_certificate,
-    verify,
 )
 
 
@@ -140,6 +140,7 @@ def run(
     started = time.monotonic()
     plant = plant if isinstance(plant, Plant) else load_plant(plant)
     settings = settings or RunSettings()
+    require_extra()
     r = _Run(plant, load_task(plant), Path(out), seed, progress)
     data, surrogate, policy, returns = _improve(r, settings)
     card = _score(r, surrogate, data)
@@ -174,9 +175,7 @@ def run(
     return summary
 
 
-def _improve(
-    r: _Run, settings: RunSettings
-) -> tuple[list[Dataset], Path, Path, list[Comparison]]:
+def _improve(r: _Run, settings: RunSettings) -> tuple[list[Dataset], Path, Path, list[Comparison]]:
     """Collect, fit and learn; then again on the policy's own flights while it falls short."""
     data: list[Dataset] = []
     comparisons: list[Comparison] = []
@@ -319,7 +318,7 @@ def write_score(
 
 
 def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Path) -> Certificate:
-    """Certify what lies in `source`, a policy or a bundle whose C code flies, with fresh scenarios."""
+    """Certify what lies in `source`: a policy, or a bundle, whose compiled C code flies."""
     chosen = VerifySettings().with_flights(settings.flights)
     inputs: dict[str, Source] = {"plant": r.plant, role: source}
 
@@ -328,7 +327,7 @@ def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Pat
             controller = compiled_controller(source)
         else:
             controller = batch_controller(policy_controller(load_policy_folder(source)[0]))
-        verify(
+        certify(
             r.plant,
             r.task,
             controller,
@@ -346,9 +345,7 @@ def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Pat
 def _export(r: _Run, policy: Path, certificate: Path) -> Path:
     folder = r.out / "bundle"
     inputs: dict[str, Source] = {"plant": r.plant, "policy": policy, "certificate": certificate}
-    make = lambda: export_policy(
-        r.plant, r.task, policy, folder, certificate, r.seed, r.progress
-    )
+    make = lambda: export_policy(r.plant, r.task, policy, folder, certificate, r.seed, r.progress)
     return r.stage("bundle", folder, "bundle", None, inputs, make)
 
 

@@ -114,8 +114,13 @@ def speed(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the speed table: both absolute numbers beside every ratio."""
     columns = ("model", "control steps/s", "slowest", "fastest", "ratio to MuJoCo")
     body = [
-        (r["model"], f"{r['steps_per_second']:,.0f}", f"{r['slowest']:,.0f}")
-        + (f"{r['fastest']:,.0f}", float(r["ratio"]))
+        (
+            r["model"],
+            f"{r['steps_per_second']:,.0f}",
+            f"{r['slowest']:,.0f}",
+            f"{r['fastest']:,.0f}",
+            float(r["ratio"]),
+        )
         for r in rows
     ]
     where = f"{rows[0]['cores']} cores, {rows[0]['cpu']}, {rows[0]['batch']} side by side"
@@ -124,7 +129,7 @@ def speed(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def study(result: Mapping[str, Any]) -> None:
     """Print a design study: predicted beside verified."""
-    from physai.design.study import rows
+    from physai.design.summary import rows
 
     columns, body = rows(result)
     table("Pareto set: predicted in the surrogate, verified in true MuJoCo", columns, body)

@@ -1,7 +1,8 @@
-"""What a machine has to do: pure functions of the state, and the requirements that verification judges.
+"""What a machine has to do: pure functions of the state, and requirements to be verified.
 
-A plant's task.py defines `TASK = Task(...)`. Every function in it is pure jax.numpy on one unbatched
-State, so that it runs alike on the true plant, inside a surrogate, under vmap, grad and jit.
+A plant's task.py defines `TASK = Task(...)`. Every function in it is pure jax.numpy on one
+unbatched State, so that it runs alike on the true plant, inside a surrogate, under vmap, grad and
+jit.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ class Task:
         terminated: `State -> bool`, the episode has failed for good.
         requirements: what verification judges.
         objectives: what a design study trades off.
-        excitation: `(key, design [nd]) -> State`, a wider start for data collection (None: `reset`).
-        settling: `states [T+1] -> s`, time after which the goal is kept, inf: never (None: no measure).
+        excitation: `(key, design [nd]) -> State`, a wider start for collecting (None: `reset`).
+        settling: `states [T+1] -> s`, time after which the goal is kept (inf: never; None: no such
+            measure).
     """
 
     commands: tuple[Channel, ...]

@@ -30,7 +30,7 @@ from physai.surrogate.fit import FitSettings
 from physai.surrogate.release import fit
 from physai.surrogate.store import load_surrogate
 from physai.task import Task, design_aware, load_task
-from physai.verify.certificate import verify
+from physai.verify.certificate import certify
 
 Name = Annotated[str, tyro.conf.Positional]
 Flat = tyro.conf.arg(name="")
@@ -110,7 +110,7 @@ def fit_verb(
         seed: of weights and batches.
         json: print JSON to stdout.
     """
-    machine, task = _load(plant)
+    machine = load_plant(plant)
     data = [open_dataset(folder, machine) for folder in dataset]
     with progress_bars() as progress:
         surrogate = fit(machine, data, out, settings, seed, start, progress)
@@ -136,7 +136,7 @@ def score_verb(
         seed: recorded in the manifest; scoring draws nothing.
         json: print JSON to stdout.
     """
-    machine, _ = _load(plant)
+    machine = load_plant(plant)
     data = [open_dataset(folder, machine) for folder in dataset]
     card = write_score(machine, surrogate, data, out, seed)
     return _done(card, json, show.score)
@@ -211,7 +211,7 @@ def verify_verb(
     controller, task, role = _controller(policy, task, machine)
     inputs = {role: policy, "plant": machine}
     with progress_bars() as progress:
-        certificate = verify(
+        certificate = certify(
             machine,
             task,
             controller,
@@ -302,9 +302,7 @@ def report_verb(out: Path, json: bool = False) -> int:
     return _done({"report": str(report_run(out))}, json, show.record)
 
 
-def bench_verb(
-    plant: Name, surrogate: Path, seed: int = 0, json: bool = False
-) -> int:
+def bench_verb(plant: Name, surrogate: Path, seed: int = 0, json: bool = False) -> int:
     """Measure control steps a second of the true simulator and of the surrogate on the same cores.
 
     Args:

@@ -73,7 +73,9 @@ def test_a_run_leaves_every_artefact_and_an_unbroken_chain(cli, out: Path) -> No
 
 def test_a_second_start_finds_all_and_says_the_same(cli, out: Path) -> None:
     before = json.loads((out / "summary.json").read_text())
-    stamps = {p: p.stat().st_mtime_ns for p in out.glob("*/manifest.json") if "report" not in str(p)}
+    stamps = {
+        p: p.stat().st_mtime_ns for p in out.glob("*/manifest.json") if "report" not in str(p)
+    }
     arguments = " ".join(FLAGS).split()
     status, shown, _ = cli("run", "quadrotor", "--out", out, "--seed=5", "--json", *arguments)
     after = json.loads(shown)
@@ -189,9 +191,7 @@ def test_artefacts_of_another_plant_are_refused(cli, out: Path, tmp_path: Path) 
     plant.write_text(plant.read_text().replace('density="1.225"', 'density="1.0"'))
     arguments = ("--dataset", out / "dataset", "--out", tmp_path / "s")
     refused(cli("fit", folder, *arguments), str(out / "dataset"))
-    refused(
-        cli("bench", folder, "--surrogate", out / "surrogate"), "fitted to plant quadrotor"
-    )
+    refused(cli("bench", folder, "--surrogate", out / "surrogate"), "fitted to plant quadrotor")
 
 
 def test_truncated_artefacts_are_refused(cli, out: Path, tmp_path: Path) -> None:

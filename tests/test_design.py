@@ -18,11 +18,12 @@ from controllers import geometric_controller
 from physai.control.controller import Controller, batch_controller
 from physai.control.policy import Policy, save_policy
 from physai.design import study as study_module
-from physai.design.calibration import calibrate, half_widths
-from physai.design.optimise import crowding, nondominated, search
+from physai.design.calibration import calibrate, half_widths, next_best
+from physai.design.evaluations import Evaluations, evaluations_csv, explore, read_evaluations
+from physai.design.optimise import best, crowding, nondominated, pareto_set, search
 from physai.design.sampling import Trials, imagined_flights, outcome, true_flights
-from physai.design.study import StudySettings, explore, run_study
-from physai.design.summary import rows
+from physai.design.study import StudySettings, run_study
+from physai.design.summary import conclude, rows
 from physai.design.variables import design_space, sobol
 from physai.errors import InputError
 from physai.learn.value_gradient import LearnSettings
@@ -147,7 +148,7 @@ class TestOptimiser:
 
     def test_finds_a_known_front(self):
         found = search(self.two_discs, sobol(2, 24, 0), [False, False], 30, seed=0)
-        front = np.sqrt(found.values[found.pareto])
+        front = np.sqrt(found.values[pareto_set(found.values, [False, False], 24)])
         # On the front the distances add up to 1; off it by d they add up to about 1 + 2 d^2.
         assert np.abs(front.sum(axis=1) - 1.0).max() < 0.01
         assert len(front) == 24
@@ -163,7 +164,9 @@ class TestOptimiser:
         one = search(self.two_discs, start, [False, False], 6, seed=3)
         other = search(negative, start, [False, True], 6, seed=3)
         np.testing.assert_array_equal(one.points, other.points)
-        np.testing.assert_array_equal(one.pareto, other.pareto)
+        np.testing.assert_array_equal(
+            pareto_set(one.values, [False, False], 12), pareto_set(other.values, [False, True], 12)
+        )
 
     def test_infeasible_is_told_apart(self):
         """Less is better, but below 0.5 a bound is violated, and below 0.3 there is no number."""
@@ -175,7 +178,7 @@ class TestOptimiser:
         found = search(evaluate, sobol(1, 12, 0), [False], 12, seed=0)
         assert np.isnan(found.values).any()
         np.testing.assert_array_equal(found.feasible, found.points[:, 0] >= 0.5)
-        assert found.values[found.pareto] == pytest.approx(0.5, abs=0.01)
+        assert found.values[found.feasible].min() == pytest.approx(0.5, abs=0.01)
 
     def test_nan_that_claims_to_be_feasible_is_not(self):
         found = search(
@@ -185,10 +188,9 @@ class TestOptimiser:
             4,
             0,
         )
-        assert found.values[found.pareto].min() >= 0.5
         assert not found.feasible[found.points[:, 0] < 0.5].any()
 
-    def test_nothing_feasible_gives_an_empty_front(self):
+    def test_nothing_feasible_is_searched_to_the_end(self):
         found = search(
             lambda p: (np.full((len(p), 2), np.nan), np.full(len(p), np.nan)),
             sobol(2, 6, 0),
@@ -197,7 +199,7 @@ class TestOptimiser:
             seed=0,
         )
         assert len(found.points) == 18
-        assert not found.pareto.any()
+        assert not found.feasible.any()
 
     def test_same_seed_same_search_and_no_side_effects(self):
         filters, before = list(warnings.filters), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -225,6 +227,18 @@ class TestOptimiser:
             left.remove(left[int(lonely.argmin())])
         # Extent and ends stay, so pruning in one call is pruning one by one.
         np.testing.assert_array_equal(np.flatnonzero(crowding(front, n_remove=18) > 0.0), left)
+
+    def test_best_takes_front_after_front(self):
+        steps = np.arange(6.0)
+        fronts = [np.stack([steps, 5.0 - steps], axis=1) + shift for shift in (0.0, 0.5, 1.0)]
+        values = np.concatenate(fronts)[::-1]  # the best front comes last
+        assert set(best(values, [False, False], 12)) == set(range(6, 18))
+        thinned = best(values, [False, False], 9)
+        assert set(thinned[:6]) == set(range(12, 18))
+        assert set(thinned[6:]) < set(range(6, 12))
+        assert len(set(thinned)) == 9
+        assert len(best(values, [False, False], 100)) == 18
+        assert len(best(values[:0], [False, False], 5)) == 0
 
     def test_needs_a_population(self):
         with pytest.raises(InputError, match="at least 4 designs, got 3"):
@@ -451,30 +465,66 @@ class TestStudy:
         learn=LearnSettings(updates=1),
     )
 
+    @staticmethod
+    def intervals(settling: float) -> dict:
+        half_width = {"settling_time": settling, "mass": 0.0, "force": 0.0}
+        return {"coverage": 0.9, "designs": 9, "half_width": half_width}
+
     def test_exact_model_predicts_within_its_intervals(self, cart):
         plant, _ = cart
         trials = cart_trials(cart, flights=40)
         space = design_space(plant, self.settings.variables)
-        calibration, table = calibrate(trials, space, 12, 0.9)
-        assert calibration["designs"] == len(table) == 12
-        assert 0.0 < calibration["feasible_share"] < 1.0
+        designs = space.completed(np.array([[m, f] for m in (0.6, 1.0, 1.5) for f in (2, 3, 4)]))
+        calibration, predicted, verified = calibrate(trials, designs, 0.9)
+        assert calibration["designs"] == 9
         assert calibration["half_width"]["mass"] == calibration["half_width"]["force"] == 0.0
+        # Nine designs: the half width is the largest residual.
+        width = np.abs(predicted.values - verified.values).max(axis=0)
+        assert calibration["half_width"]["settling_time"] == width[0]
         # The model is exact, so what is left is the luck of 40 starts: settling varies by 0.1 to
         # 0.3 s from start to start, its mean by a sixth of that.
-        assert 0.0 < calibration["half_width"]["settling_time"] < 0.2
+        assert 0.0 < width[0] < 0.2
+
+    def test_next_best_are_feasible_and_outside_the_set(self, cart):
+        trials = cart_trials(cart)
+        space = design_space(cart[0], self.settings.variables)
+        found = explore(trials, space, population=8, generations=4)
+        maximise = [o.maximise for o in trials.task.objectives]
+        rows_chosen = next_best(found, maximise, 5)
+        assert len(rows_chosen) == 5
+        assert found.feasible[rows_chosen].all() and not found.pareto[rows_chosen].any()
+
+    def test_evaluations_survive_the_disk_to_the_last_bit(self, cart, tmp_path):
+        plant, task = cart
+        space = design_space(plant, self.settings.variables)
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=(4, 3))
+        values[1] = np.nan
+        found = Evaluations(
+            designs=space.designs(rng.uniform(size=(4, 2))),
+            values=values,
+            settled=np.array([1.0, 0.0, 1 / 3, 1.0]),
+            generation=np.array([0, 0, 1, 1]),
+            pareto=np.array([True, False, False, False]),
+        )
+        path = tmp_path / "evaluations.csv"
+        path.write_text(evaluations_csv(space, task.objectives, found))
+        read = read_evaluations(path, space, task.objectives)
+        for name in ("designs", "values", "settled", "generation", "pareto", "feasible"):
+            np.testing.assert_array_equal(getattr(read, name), getattr(found, name), name)
 
     def test_summary_of_a_search(self, cart):
         plant, _ = cart
         trials = cart_trials(cart, flights=40)
         space = design_space(plant, self.settings.variables)
-        half_width = {"settling_time": 0.25, "mass": 0.0, "force": 0.0}
-        calibration = {"designs": 12, "feasible_share": 0.5, "half_width": half_width}
-        summary, found = explore(trials, space, calibration, self.settings)
-        assert summary["evaluations"] == len(found.points) == 32
+        calibration = self.intervals(0.25)
+        found = explore(trials, space, population=8, generations=4)
+        summary = conclude(trials, space, found, calibration, pass_rate=0.9)
+        assert summary["evaluations"] == len(found.designs) == 32
         assert 0 < summary["feasible"] < 32, "the test needs designs of both kinds"
         # Too little force for the mass: the cart cannot be there in 4 s. Bang-bang from 1 m takes
         # 2 sqrt(m / F), which no controller beats.
-        designs = space.designs(found.points)
+        designs = space.chosen(found.designs)
         hopeless = 2.0 * np.sqrt((0.5 - 0.05) * designs[:, 0] / designs[:, 1]) > 4.0
         assert not found.feasible[hopeless].any()
         points = summary["pareto"]
@@ -498,9 +548,8 @@ class TestStudy:
         plant, _ = cart
         trials = cart_trials(cart)
         space = design_space(plant, self.settings.variables)
-        half_width = {"settling_time": 1e-4, "mass": 0.0, "force": 0.0}
-        calibration = {"designs": 9, "feasible_share": 0.5, "half_width": half_width}
-        summary, _ = explore(trials, space, calibration, self.settings)
+        found = explore(trials, space, population=8, generations=4)
+        summary = conclude(trials, space, found, self.intervals(1e-4), pass_rate=0.9)
         columns, table = rows(summary)
         assert columns[:4] == ["mass kg", "force N", "settling_time s", "true"]
         assert len(table) == len(summary["pareto"])
@@ -515,10 +564,12 @@ class TestStudy:
         imagine = imagined_flights(plant, task, idle, ExactCart(), designs=8, flights=2)
         trials = Trials(imagine, batch_controller(idle), plant, task, 2, 3, 0)
         space = design_space(plant, self.settings.variables)
-        calibration, table = calibrate(trials, space, 9, 0.9)
-        assert table == []
+        found = explore(trials, space, population=8, generations=2)
+        assert not found.pareto.any()
+        calibration, _, _ = calibrate(trials, found.designs[found.pareto], 0.9)
+        assert calibration["designs"] == 0
         assert set(calibration["half_width"].values()) == {None}
-        summary, found = explore(trials, space, calibration, self.settings)
+        summary = conclude(trials, space, found, calibration, pass_rate=0.9)
         assert summary["pareto"] == summary["verified_pareto"] == []
         assert summary["feasible"] == 0
         assert summary["inside_all"] is None
@@ -586,25 +637,24 @@ def test_whole_study_is_found_again_and_refused_when_made_otherwise(cart, taught
     study = run_study(plant, out, settings=settings, seed=3)
     assert study["pareto"] and study["out"] == str(out)
     assert all(link.ok for link in check_chain(out / "study"))
-    names = ("study.json", "evaluations.csv", "pareto.csv")
-    before = [(out / "study" / name).read_bytes() for name in names]
-    table = list(csv.DictReader((out / "study" / "evaluations.csv").open()))
+    names = ("study/study.json", "study/pareto.csv", "search/evaluations.csv")
+    before = [(out / name).read_bytes() for name in names]
+    table = list(csv.DictReader((out / "search" / "evaluations.csv").open()))
     assert len(table) == study["evaluations"] == 32
     assert sum(int(row["feasible"]) for row in table) == study["feasible"]
     assert sum(int(row["pareto"]) for row in table) == len(study["pareto"])
 
     assert run_study(plant, out, settings=settings, seed=3) == study
-    with pytest.raises(InputError, match="study is damaged, or was made with other settings"):
+    with pytest.raises(InputError, match="search is damaged, or was made with other settings"):
         run_study(plant, out, settings=replace(settings, generations=5), seed=3)
 
-    # As after a kill in the search: the stages before it are found, the search is made again.
+    # As after a kill: the stages before it are found, the others are made again, to the bit.
     other = tmp_path / "other"
-    for name in ("policy", "calibration"):
-        shutil.copytree(out / name, other / name)
+    shutil.copytree(out / "policy", other / "policy")
     resumed = run_study(plant, other, out / "surrogate", settings, seed=3)
-    assert {p.name for p in other.iterdir()} == {"policy", "calibration", "study"}
+    assert {p.name for p in other.iterdir()} == {"policy", "search", "calibration", "study"}
     assert resumed == {**study, "out": str(other)}
-    assert [(other / "study" / name).read_bytes() for name in names] == before
+    assert [(other / name).read_bytes() for name in names] == before
 
 
 def test_surrogate_that_has_seen_one_design_only_is_refused(cart, tmp_path):

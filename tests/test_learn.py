@@ -75,7 +75,9 @@ def random_flight(horizon: int, n: int, seed: int = 0) -> Flight:
     restarted = terminated | (rng.random((horizon, n)) < 0.15)
     observation = rng.normal(size=(2, horizon, n, 19)).astype(np.float32)
     reward, disagreement = rng.normal(size=(2, horizon, n)).astype(np.float32)
-    return Flight(*map(jnp.asarray, (*observation, reward, abs(disagreement), terminated, restarted)))
+    return Flight(
+        *map(jnp.asarray, (*observation, reward, abs(disagreement), terminated, restarted))
+    )
 
 
 def test_returns_equal_a_plain_loop(learner: tuple[Imagination, LearnState]) -> None:
@@ -93,7 +95,9 @@ def test_returns_equal_a_plain_loop(learner: tuple[Imagination, LearnState]) -> 
                 gain += g * after[t, i]
             expected[i] += weight * gain
             weight = 1.0 if flight.restarted[t, i] else weight * g
-    np.testing.assert_allclose(machine_returns(state, flight, SMALL), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        machine_returns(state, flight, SMALL), expected, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_critic_goals_equal_td_lambda_by_a_plain_loop(
@@ -170,9 +174,7 @@ def test_learning_raises_the_imagined_reward(
 ) -> None:
     imagination, state = learner
     run = update_policy(imagination, replace(SMALL, machines=64), 60)
-    state = init_learning(
-        state.policy, imagination, replace(SMALL, machines=64), jax.random.key(2)
-    )
+    state = init_learning(state.policy, imagination, replace(SMALL, machines=64), jax.random.key(2))
     state, reward = run(state, surrogate, jax.random.key(4))
     assert float(reward[-10:].mean()) > float(reward[:10].mean())
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state))

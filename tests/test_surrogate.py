@@ -174,13 +174,16 @@ def test_ensemble_equals_a_loop_over_its_members() -> None:
     parameters = init_ensemble(architecture, 3, jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (7, 5))
     stacked = apply_ensemble(architecture, parameters, x)
-    one = [apply_member(architecture, jax.tree.map(lambda p, i=i: p[i], parameters), x) for i in range(3)]
+    one = [
+        apply_member(architecture, jax.tree.map(lambda p, i=i: p[i], parameters), x)
+        for i in range(3)
+    ]
     np.testing.assert_allclose(stacked, np.stack(one), rtol=2e-5, atol=2e-6)
     assert np.abs(np.asarray(stacked[0] - stacked[1])).max() > 1e-4  # independent weights
 
 
 def test_conformal_quantile_covers_what_it_promises() -> None:
-    """On exchangeable scores the coverage of fresh ones is at least 90%, and 1/(n+1) above at most."""
+    """On exchangeable scores the coverage of fresh ones is 90%, and 1/(n+1) above at most."""
     rng = np.random.default_rng(0)
     n, repeats = 99, 4000
     calibration = rng.exponential(size=(1, n, repeats))
@@ -230,7 +233,9 @@ def test_a_short_fit_beats_persistence_and_ridge_regression(
     assert np.mean((np.asarray(network) / y.std(0)) ** 2) < 0.3 * np.mean((linear / y.std(0)) ** 2)
 
 
-def test_intervals_cover_fresh_episodes(plant: Plant, dataset: Dataset, surrogate: Surrogate) -> None:
+def test_intervals_cover_fresh_episodes(
+    plant: Plant, dataset: Dataset, surrogate: Surrogate
+) -> None:
     card = score(surrogate, plant, dataset.episodes("test"))
     # 96 calibration and 96 test episodes of dependent windows: a few per cent either way
     assert all(0.82 < c < 0.97 for c in card["coverage"]), card["coverage"]

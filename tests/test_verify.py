@@ -35,6 +35,7 @@ from physai.verify import (
     Flights,
     ScenarioSettings,
     VerifySettings,
+    certify,
     clopper_pearson,
     draw_scenarios,
     fly,
@@ -44,7 +45,6 @@ from physai.verify import (
     load_flight,
     render,
     replay,
-    verify,
 )
 from physai.verify.render import _backend
 
@@ -527,7 +527,7 @@ SMALL = VerifySettings(block=4).with_flights(10)
 
 def test_a_controller_that_always_passes(cart: Plant, tmp_path: Any) -> None:
     easy = replace(TASK, requirements=(replace(TASK.requirements[1], limit=40.0),))
-    certificate = verify(cart, easy, damper, tmp_path / "c", settings=SMALL)
+    certificate = certify(cart, easy, damper, tmp_path / "c", settings=SMALL)
     for condition in certificate.conditions:
         assert condition.passed == condition.flights == 10
         assert (condition.low, condition.high) == (pytest.approx(0.025**0.1), 1.0)
@@ -536,7 +536,7 @@ def test_a_controller_that_always_passes(cart: Plant, tmp_path: Any) -> None:
 
 def test_a_controller_that_never_passes(cart: Plant, tmp_path: Any) -> None:
     hard = replace(TASK, requirements=(replace(TASK.requirements[0], limit=1e-9),))
-    certificate = verify(cart, hard, holder, tmp_path / "c", settings=SMALL)
+    certificate = certify(cart, hard, holder, tmp_path / "c", settings=SMALL)
     for condition in certificate.conditions:
         (requirement,) = condition.requirements
         assert condition.passed == requirement.passed == 0
@@ -546,7 +546,7 @@ def test_a_controller_that_never_passes(cart: Plant, tmp_path: Any) -> None:
 
 def test_a_controller_that_returns_nan(cart: Plant, tmp_path: Any) -> None:
     broken = stateless(lambda observation: np.full((len(observation), 1), np.nan))
-    certificate = verify(cart, TASK, broken, tmp_path / "c", settings=SMALL)
+    certificate = certify(cart, TASK, broken, tmp_path / "c", settings=SMALL)
     for condition in certificate.conditions:
         assert condition.controller_faults == 10 and condition.passed == 0
         assert condition.worst_margin is None and condition.never_settled == 10
@@ -555,7 +555,7 @@ def test_a_controller_that_returns_nan(cart: Plant, tmp_path: Any) -> None:
 
 
 def test_certificate_counts_what_flights_npz_says(cart: Plant, tmp_path: Any) -> None:
-    certificate = verify(cart, TASK, damper, tmp_path / "c", flights=40, settings=SMALL, seed=5)
+    certificate = certify(cart, TASK, damper, tmp_path / "c", flights=40, settings=SMALL, seed=5)
     with np.load(tmp_path / "c" / "flights.npz", allow_pickle=False) as flights:
         for c in certificate.conditions:
             assert c.settings == replace(getattr(SMALL, c.name), flights=40)
@@ -577,7 +577,7 @@ def test_equal_inputs_give_equal_bytes(cart: Plant, tmp_path: Any) -> None:
     source.write_text("damper")
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
-        verify(cart, TASK, damper, folder, inputs={"controller": source}, settings=SMALL, seed=7)
+        certify(cart, TASK, damper, folder, inputs={"controller": source}, settings=SMALL, seed=7)
     names = sorted(path.name for path in a.iterdir())
     assert names == sorted(
         ["certificate.json", "flights.npz", "manifest.json"]
@@ -586,7 +586,7 @@ def test_equal_inputs_give_equal_bytes(cart: Plant, tmp_path: Any) -> None:
     for name in set(names) - {"manifest.json"}:  # which says when it was made
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
     assert read_manifest(a)["record"] == read_manifest(b)["record"]
-    other = verify(cart, TASK, damper, b, inputs={"controller": source}, settings=SMALL, seed=8)
+    other = certify(cart, TASK, damper, b, inputs={"controller": source}, settings=SMALL, seed=8)
     assert other != load_certificate(a)
 
 
@@ -600,7 +600,7 @@ def step(k, observation):
     return k + 1, t.damper.step((), observation)[1]
 
 plant = t.load_plant(sys.argv[1])
-t.verify(plant, t.TASK, t.BatchController(lambda n: 0, step), sys.argv[2], settings=t.SMALL)
+t.certify(plant, t.TASK, t.BatchController(lambda n: 0, step), sys.argv[2], settings=t.SMALL)
 """
 
 
@@ -616,10 +616,10 @@ def test_a_killed_verification_leaves_nothing_that_counts(cart: Plant, tmp_path:
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "c").exists()
     assert [path.name for path in tmp_path.iterdir()] != []  # it was at work there
-    verify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
+    certify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
     undisturbed = tmp_path / "undisturbed"
-    verify(cart, TASK, damper, undisturbed, settings=SMALL)
+    certify(cart, TASK, damper, undisturbed, settings=SMALL)
     for path in undisturbed.glob("*.npz"):
         assert path.read_bytes() == (tmp_path / "c" / path.name).read_bytes()
     assert load_certificate(undisturbed) == load_certificate(tmp_path / "c")
@@ -629,7 +629,7 @@ def test_certificate_vouches_for_its_inputs(cart: Plant, tmp_path: Any) -> None:
     source = tmp_path / "controller.txt"
     source.write_text("damper")
     inputs = {"controller": source}
-    certificate = verify(cart, TASK, damper, tmp_path / "c", inputs=inputs, settings=SMALL, seed=7)
+    certificate = certify(cart, TASK, damper, tmp_path / "c", inputs=inputs, settings=SMALL, seed=7)
     assert certificate.inputs["controller"] == sha256_source(source)
     assert certificate.inputs["plant"] == sha256_source(cart.folder)
     links = check_chain(tmp_path / "c")
@@ -647,7 +647,7 @@ def test_a_failure_leaves_no_folder_behind(cart: Plant, tmp_path: Any) -> None:
         raise RuntimeError("out of fuel")
 
     with pytest.raises(RuntimeError, match="out of fuel"):
-        verify(cart, TASK, stateless(fail), tmp_path / "c", settings=SMALL)
+        certify(cart, TASK, stateless(fail), tmp_path / "c", settings=SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -657,7 +657,7 @@ def test_certificate_flies_the_design_it_names(
     design = tuple((quadrotor.nominal + np.array([0.0, 0.3, 0.0, 0.0])).tolist())
     settings = replace(VerifySettings(block=2).with_flights(2), design=design)
     trim = stateless(lambda observation: np.tile(quadrotor.trim, (len(observation), 1)))
-    certificate = verify(quadrotor, quadrotor_task, trim, tmp_path / "c", settings=settings)
+    certificate = certify(quadrotor, quadrotor_task, trim, tmp_path / "c", settings=settings)
     assert certificate.design == design and load_certificate(tmp_path / "c") == certificate
     saved = load_flight(tmp_path / "c" / "nominal_worst.npz")
     np.testing.assert_array_equal(saved.scenario.designs[0], design)
@@ -665,7 +665,7 @@ def test_certificate_flies_the_design_it_names(
 
 
 def test_rows_and_summary_are_plain(cart: Plant, tmp_path: Any) -> None:
-    certificate = verify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
+    certificate = certify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
     rows = certificate.rows()
     assert [row[:2] for row in rows] == [
         (c, r) for c in ("nominal", "disturbed") for r in ("end", "reach", "all together")
@@ -694,7 +694,7 @@ def certified(
 ) -> Any:
     folder = tmp_path_factory.mktemp("run") / "certificate"
     settings = VerifySettings(block=6).with_flights(10)
-    verify(quadrotor, quadrotor_task, pilot, folder, settings=settings, seed=1)
+    certify(quadrotor, quadrotor_task, pilot, folder, settings=settings, seed=1)
     return folder
 
 
@@ -718,7 +718,7 @@ def test_replay_of_a_network_is_the_stored_flight_to_the_bit(
     mean, std = np.zeros(19), np.ones(19)
     policy = init_policy(jax.random.key(0), (64, 64), mean, std, low, high, quadrotor.trim)
     controller = batch_controller(policy_controller(policy))
-    verify(quadrotor, quadrotor_task, controller, tmp_path / "c", flights=3)
+    certify(quadrotor, quadrotor_task, controller, tmp_path / "c", flights=3)
     for path in sorted((tmp_path / "c").glob("*_worst.npz")):
         assert replay(quadrotor, quadrotor_task, controller, path).identical, path.name
 
@@ -793,7 +793,7 @@ def test_pictures_show_machine_and_target(quadrotor: Plant, certified: Any) -> N
 
 
 def test_pictures_of_a_plant_without_floor_and_target(cart: Plant, tmp_path: Any) -> None:
-    verify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
+    certify(cart, TASK, damper, tmp_path / "c", settings=SMALL)
     trajectory = load_flight(tmp_path / "c" / "nominal_worst.npz").trajectory
     (image,) = _pictures(cart, trajectory, 1, 64, 48)
     assert image.shape == (48, 64, 3) and image.std() > 1.0

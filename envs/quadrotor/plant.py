@@ -59,7 +59,9 @@ def checks(plant: Plant) -> list[Check]:
         Check("hover thrust of a rotor", "N", 3.2496, _hover_thrust(model), 1e-3),
         Check("thrust-to-weight ratio", "1", 4.0, _full_thrust(model) / weight, 1e-3),
         Check("height lost in 1 s of free fall", "m", 4.905, _free_fall(model), 0.02),
-        Check("drift of angular momentum in 1 s of torque-free rotation", "1", 0.0, _spin(model), 0.01),
+        Check(
+            "drift of angular momentum in 1 s of torque-free rotation", "1", 0.0, _spin(model), 0.01
+        ),
         Check("motor response after one time constant", "1", 1 - np.exp(-1), _motor(plant), 1e-6),
     ]
 
@@ -81,7 +83,7 @@ def _vertical_force(model: mujoco.MjModel, throttle: float) -> float:
 
 
 def _hover_thrust(model: mujoco.MjModel) -> float:
-    """Solve for the throttle at which the vertical acceleration vanishes, by secant on the simulator."""
+    """Thrust of a rotor at the throttle that makes the vertical acceleration vanish (secant)."""
 
     def acceleration(throttle: float) -> float:
         data = mujoco.MjData(_bare(model))
@@ -123,7 +125,9 @@ def _spin(model: mujoco.MjModel) -> float:
 
 def _motor(plant: Plant) -> float:
     """Activation one time constant after a step of the throttle from 0 to 1."""
-    model = plant.compile([v.nominal if v.name != "motor_time_constant" else 0.08 for v in plant.design])
+    model = plant.compile(
+        [v.nominal if v.name != "motor_time_constant" else 0.08 for v in plant.design]
+    )
     data = mujoco.MjData(model)
     data.ctrl[list(plant.action_ids)] = 1.0
     mujoco.mj_step(model, data, nstep=round(0.08 / model.opt.timestep))

@@ -41,7 +41,9 @@ OBSERVATIONS = (
 )
 
 
-def _start(key: jax.Array, design: jax.Array, reach: float, tilt: float, speed: float, turn: float) -> State:
+def _start(
+    key: jax.Array, design: jax.Array, reach: float, tilt: float, speed: float, turn: float
+) -> State:
     # Two draws in all: a call of jax.random takes longer to compile than the rest of this function.
     uniform_key, normal_key = jax.random.split(key)
     u = jax.random.uniform(uniform_key, (14,))
@@ -115,11 +117,14 @@ def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
     # Nearly proportional to the error down to a fifth of the limits: a square would forgive the
     # last centimetre.
     distance_cost = jnp.sqrt(offset + 0.01**2) - 0.01
-    attitude_cost = 0.25 * (jnp.sqrt(turned + 0.02**2) - 0.02)
+    attitude_cost = 0.5 * (jnp.sqrt(turned + 0.02**2) - 0.02)
+    # Saturates outside: it says nothing of the way there, and much of the last centimetres and
+    # degrees.
+    hold_cost = 0.5 * (1.0 - jnp.exp(-0.5 * (offset / 0.03**2 + turned / 0.06**2)))
     speed_cost = 0.02 * jnp.sum(jnp.square(next_state.qvel[:3]))
     turn_cost = 0.004 * jnp.sum(jnp.square(next_state.qvel[3:6]))
     effort_cost = 0.02 * jnp.sum(jnp.square(action - state.act))
-    return -(distance_cost + attitude_cost + speed_cost + turn_cost + effort_cost)
+    return -(distance_cost + hold_cost + attitude_cost + speed_cost + turn_cost + effort_cost)
 
 
 def terminated(state: State) -> jax.Array:

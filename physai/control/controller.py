@@ -9,6 +9,7 @@ without a line of JAX.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,8 @@ class Controller(NamedTuple):
     step: Callable[[Any, jax.Array], tuple[Any, jax.Array, dict[str, jax.Array]]]
 
 
-class BatchController(NamedTuple):
+@dataclass(frozen=True)
+class BatchController:
     """n controllers side by side on the host.
 
     Attributes:

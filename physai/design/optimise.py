@@ -40,15 +40,12 @@ class Search:
         values: objectives `[m, no]`, in their own units and senses.
         violation: `[m]`, 0 where feasible, above 0 or NaN where not.
         generation: `[m]`, from 0.
-        pareto: `[m]` bool; the feasible evaluations that no other dominates, thinned by crowding to
-            the size of a population.
     """
 
     points: np.ndarray
     values: np.ndarray
     violation: np.ndarray
     generation: np.ndarray
-    pareto: np.ndarray
 
     @property
     def feasible(self) -> np.ndarray:
@@ -112,10 +109,7 @@ def search(
             violation.append(v)
             born.append(np.full(len(x), generation))
     progress("search", generations, generations)
-    everything = map(np.concatenate, (points, values, violation, born))
-    found = Search(*everything, pareto=np.zeros(sum(map(len, points)), bool))
-    found.pareto[_front(found, maximise, len(start))] = True
-    return found
+    return Search(*map(np.concatenate, (points, values, violation, born)))
 
 
 def nondominated(values: np.ndarray, maximise: Sequence[bool]) -> np.ndarray:
@@ -127,6 +121,25 @@ def nondominated(values: np.ndarray, maximise: Sequence[bool]) -> np.ndarray:
     no_worse = (cost[:, None] <= cost[None]).all(axis=-1)
     better = (cost[:, None] < cost[None]).any(axis=-1)
     return ~np.any(no_worse & better, axis=0)
+
+
+def pareto_set(values: np.ndarray, maximise: Sequence[bool], most: int) -> np.ndarray:
+    """Return the indices of the rows that no other dominates, thinned by crowding to `most`."""
+    front = np.flatnonzero(nondominated(values, maximise))
+    if len(front) <= most:
+        return front
+    lonely = crowding(values[front], n_remove=len(front) - most)
+    return np.sort(front[np.argsort(-lonely, kind="stable")[:most]])
+
+
+def best(values: np.ndarray, maximise: Sequence[bool], most: int) -> np.ndarray:
+    """Return the indices of the best rows, front by front, `most` or as many as there are."""
+    left = np.arange(len(values))
+    chosen = left[:0]
+    while len(left) and len(chosen) < most:
+        rows = left[pareto_set(values[left], maximise, most - len(chosen))]
+        chosen, left = np.concatenate([chosen, rows]), np.setdiff1d(left, rows)
+    return chosen
 
 
 def crowding(front: np.ndarray, n_remove: int = 0, **_: Any) -> np.ndarray:
@@ -158,16 +171,6 @@ def crowding(front: np.ndarray, n_remove: int = 0, **_: Any) -> np.ndarray:
         lonely[[*ends, *removed]] = np.inf
     lonely[removed] = 0.0
     return lonely
-
-
-def _front(found: Search, maximise: Sequence[bool], most: int) -> np.ndarray:
-    """Return the indices of at most `most` evaluations that no other dominates."""
-    alive = np.flatnonzero(found.feasible)
-    front = alive[nondominated(found.values[alive], maximise)]
-    if len(front) <= most:
-        return front
-    lonely = crowding(found.values[front], n_remove=len(front) - most)
-    return np.sort(front[np.argsort(-lonely, kind="stable")[:most]])
 
 
 def _feasible(values: np.ndarray, violation: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
 """A design study: search a design space on a surrogate, and verify every point of what was found.
 
-    surrogate ──learn──> policy that sees the design ──> calibration ──> search ──> verification
-    (dataset, fit)       over the whole design space     of predictions  Pareto set   true MuJoCo
+    surrogate ──learn──> policy that sees ──> search ──> calibration ──> study
+    (dataset, fit)       the design           on the     next best       Pareto set, predicted
+                                              surrogate  designs, both   beside verified in true
+                                                         ways            MuJoCo
 
-Predictions and verifications are means over flights. The calibration flies designs drawn from the
-whole space both ways, from fresh starts as verification does, so the interval holds the surrogate's
-error and the luck of the starts. It does not hold the optimism of choosing: a search looks for
-designs whose predictions are too good. That is why chosen designs are predicted anew from other
-starts, and why two numbers stand beside the result: the share that was found inside the interval,
-and the optimism, by how much verified values are worse than predicted on average.
+Predictions and verifications are means over flights from random starts. A search looks for designs
+whose predictions are too good, on the very starts that it chooses by. So chosen designs are
+predicted anew from other starts, the intervals come from designs that the search nearly chose, and
+two numbers stand beside the result: the share found inside the intervals, and the optimism, by how
+much verified values are worse than predicted on average.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from typing import Any
 import numpy as np
 
 from physai.control.controller import batch_controller, policy_controller
-from physai.design.calibration import calibrate
-from physai.design.optimise import Search, check_extra, search
-from physai.design.sampling import Trials, check_objectives, imagined_flights
-from physai.design.summary import (
-    CONFIDENCE,
+from physai.design.calibration import calibrate, next_best
+from physai.design.evaluations import (
+    Evaluations,
     csv_text,
-    describe_objective,
-    describe_points,
+    design_columns,
     evaluations_csv,
-    pareto_csv,
-    share,
+    explore,
+    number,
+    read_evaluations,
 )
-from physai.design.variables import DesignSpace, design_space, sobol
+from physai.design.optimise import check_extra
+from physai.design.sampling import Trials, check_objectives, imagined_flights
+from physai.design.summary import conclude, pareto_csv
+from physai.design.variables import DesignSpace, design_space
 from physai.errors import InputError
 from physai.learn.imagination import Conditions
 from physai.learn.learn import learn_policy, load_policy_folder
@@ -60,6 +62,7 @@ from physai.task import Task, design_aware, load_task
 
 CONDITIONS = Conditions(design_spread=1.0)
 """What the policy learns in: machines from the whole design space."""
+EVALUATIONS = "evaluations.csv"
 LEAST_SPREAD = 0.8  # of each variable's range that the surrogate must have been trained on
 
 
@@ -76,7 +79,7 @@ class StudySettings:
     starts: int = 32
     """Flights of a design in the search, all of which must settle."""
     calibration_designs: int = 48
-    """Designs flown both in the surrogate and in true MuJoCo to find the intervals."""
+    """Next best designs, flown both in the surrogate and in true MuJoCo to find the intervals."""
     verify_flights: int = 200
     """Flights of a design in true MuJoCo."""
     coverage: float = 0.9
@@ -121,8 +124,8 @@ def run_study(
 ) -> dict[str, Any]:
     """Search a plant's design space on a surrogate, and verify the Pareto set in true MuJoCo.
 
-    `out` gets dataset and surrogate (where none is given), policy, calibration and study, each an
-    artefact of its own that a second call finds again.
+    `out` gets dataset and surrogate (where none is given), policy, search, calibration and study,
+    each an artefact of its own that a second call finds again.
 
     Args:
         plant: the machine.
@@ -152,65 +155,11 @@ def run_study(
     model = load_surrogate(sources["surrogate"], plant)  # type: ignore[arg-type]
     sources["policy"] = s.policy(model, sources)
     trials = s.trials(model, sources["policy"])
-    sources["calibration"] = s.calibration(trials, space, sources)
-    study = s.study(trials, space, sources)
+    sources["search"] = s.search(trials, space, sources)
+    found = read_evaluations(Path(str(sources["search"])) / EVALUATIONS, space, s.task.objectives)
+    sources["calibration"] = s.calibration(trials, space, found, sources)
+    study = s.study(trials, space, found, sources)
     return {**study, "out": str(s.out)}
-
-
-def explore(
-    trials: Trials,
-    space: DesignSpace,
-    calibration: Mapping[str, Any],
-    settings: StudySettings,
-    progress: Progress = silent,
-) -> tuple[dict[str, Any], Search]:
-    """Search the space in the model, then verify every point of the Pareto set in true MuJoCo.
-
-    Returns:
-        The summary, in JSON's own types, and the search.
-    """
-    objectives = trials.task.objectives
-
-    def evaluate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tried = trials.search(space.designs(points))
-        return tried.values, 1.0 - tried.settled
-
-    start = sobol(len(space.columns), settings.population, trials.seed + 1)
-    maximise = [o.maximise for o in objectives]
-    found = search(evaluate, start, maximise, settings.generations, trials.seed, progress)
-    points: list[dict[str, Any]] = []
-    if found.pareto.any():
-        best = found.points[found.pareto]
-        designs = space.designs(best[np.argsort(found.values[found.pareto, 0], kind="stable")])
-        points = describe_points(
-            space,
-            trials.task,
-            calibration["half_width"],
-            settings.pass_rate,
-            designs,
-            trials.predict(designs),
-            trials.verify(designs, "verify designs", progress),
-        )
-    summary = {
-        "plant": trials.plant.name,
-        "seed": trials.seed,
-        "coverage": settings.coverage,
-        "confidence": CONFIDENCE,
-        "pass_rate": settings.pass_rate,
-        "variables": [asdict(v) for v in space.variables],
-        "objectives": [
-            describe_objective(o, calibration["half_width"], points) for o in objectives
-        ],
-        "calibration": dict(calibration),
-        "evaluations": len(found.points),
-        "feasible": int(found.feasible.sum()),
-        "flights": {"search": trials.starts, "verify": trials.flights},
-        "pareto": points,
-        "inside_all": share([p["inside_all"] for p in points]),
-        "passing": sum(p["passes"] for p in points),
-        "verified_pareto": [i for i, p in enumerate(points) if p["verified_pareto"]],
-    }
-    return summary, found
 
 
 @dataclass(frozen=True)
@@ -309,49 +258,80 @@ class _Study:
             self.seed,
         )
 
-    def calibration(
-        self, trials: Trials, space: DesignSpace, sources: Mapping[str, Source]
-    ) -> Path:
-        """Return the folder of the intervals."""
-        names = ("variables", "population", "starts", "calibration_designs", "verify_flights")
-        own = {name: getattr(self.settings, name) for name in (*names, "coverage")}
-        objectives = [o.name for o in self.task.objectives]
-        columns = [v.name for v in space.variables]
-        columns += [f"{way}.{name}" for way in ("predicted", "verified") for name in objectives]
+    def search(self, trials: Trials, space: DesignSpace, sources: Mapping[str, Source]) -> Path:
+        """Return the folder of the search: every evaluation, and which form the Pareto set."""
+        own = self.chosen("variables", "population", "generations", "starts")
 
         def make(folder: Path) -> None:
-            result, table = calibrate(
+            found = explore(
                 trials,
                 space,
-                self.settings.calibration_designs,
-                self.settings.coverage,
+                self.settings.population,
+                self.settings.generations,
                 self.progress,
             )
             with atomic_folder(folder) as temporary:
+                text = evaluations_csv(space, self.task.objectives, found)
+                atomic_write(temporary / EVALUATIONS, text)
+                write_manifest(temporary, "search", sources, own, self.seed)
+
+        return self.stage("search", own, sources, make)
+
+    def calibration(
+        self,
+        trials: Trials,
+        space: DesignSpace,
+        found: Evaluations,
+        sources: Mapping[str, Source],
+    ) -> Path:
+        """Return the folder of the intervals."""
+        own = self.chosen("calibration_designs", "verify_flights", "coverage")
+        objectives = self.task.objectives
+        columns = design_columns(space)
+        columns += [f"{way}.{o.name}" for way in ("predicted", "verified") for o in objectives]
+
+        def make(folder: Path) -> None:
+            rows = next_best(
+                found, [o.maximise for o in objectives], self.settings.calibration_designs
+            )
+            designs = found.designs[rows]
+            result, predicted, verified = calibrate(
+                trials, designs, self.settings.coverage, self.progress
+            )
+            flown = np.hstack([space.chosen(designs), predicted.values, verified.values])
+            with atomic_folder(folder) as temporary:
                 write_json(temporary / "calibration.json", result)
+                table = [[number(x) for x in row] for row in flown]
                 atomic_write(temporary / "calibration.csv", csv_text(columns, table))
                 write_manifest(temporary, "calibration", sources, own, self.seed)
 
         return self.stage("calibration", own, sources, make)
 
     def study(
-        self, trials: Trials, space: DesignSpace, sources: Mapping[str, Source]
+        self,
+        trials: Trials,
+        space: DesignSpace,
+        found: Evaluations,
+        sources: Mapping[str, Source],
     ) -> dict[str, Any]:
-        """Return the summary of the search and of what verification said of it."""
-        own = asdict(self.settings)
-        own = {k: v for k, v in own.items() if k not in ("rollout", "fit", "learn")}
+        """Return the summary: what was predicted of the Pareto set, and what verification says."""
+        own = self.chosen("verify_flights", "pass_rate")
         calibration = read_json(Path(str(sources["calibration"])) / "calibration.json")
 
         def make(folder: Path) -> None:
-            summary, found = explore(trials, space, calibration, self.settings, self.progress)
+            summary = conclude(
+                trials, space, found, calibration, self.settings.pass_rate, self.progress
+            )
             with atomic_folder(folder) as temporary:
                 write_json(temporary / "study.json", summary)
-                table = evaluations_csv(space, self.task.objectives, found)
-                atomic_write(temporary / "evaluations.csv", table)
                 atomic_write(temporary / "pareto.csv", pareto_csv(summary))
                 write_manifest(temporary, "study", sources, own, self.seed)
 
         return read_json(self.stage("study", own, sources, make) / "study.json")
+
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """Return some of the settings, for a manifest."""
+        return {name: getattr(self.settings, name) for name in names}
 
 
 def check_spread(surrogate: Surrogate, space: DesignSpace, folder: Path) -> None:

@@ -1,22 +1,23 @@
-"""What a study found, as plain data, as a table to print and as CSV."""
+"""What a study found: verified, as plain data, as a table to print and as CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from physai.design.optimise import Search, nondominated
-from physai.design.sampling import Outcome
+from physai.design.calibration import ROUNDING
+from physai.design.evaluations import Evaluations, csv_text, number
+from physai.design.optimise import nondominated
+from physai.design.sampling import Outcome, Trials
 from physai.design.variables import DesignSpace
+from physai.progress import Progress, silent
 from physai.task import Objective, Task
 from physai.verify.results import clopper_pearson
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-6  # relative; an objective that is exact may differ by the order of a float32 sum
 
 
 def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -45,6 +46,53 @@ def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         row += [f"{100 * p['low']:.3g} to {100 * p['high']:.3g}%"]
         table.append([*row, "yes" if p["verified_pareto"] else ""])
     return columns, table
+
+
+def conclude(
+    trials: Trials,
+    space: DesignSpace,
+    found: Evaluations,
+    calibration: Mapping[str, Any],
+    pass_rate: float,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Verify every point of the Pareto set in true MuJoCo, and return the study's summary.
+
+    Args:
+        trials: how designs are flown.
+        space: names the variables.
+        found: the search.
+        calibration: from `physai.design.calibration.calibrate`.
+        pass_rate: a design passes when its pass rate is shown to be at least this.
+        progress: called design by design.
+    """
+    objectives, half_width = trials.task.objectives, calibration["half_width"]
+    points: list[dict[str, Any]] = []
+    if found.pareto.any():
+        order = np.argsort(found.values[found.pareto, 0], kind="stable")
+        designs = found.designs[found.pareto][order]
+        predicted = trials.predict(designs)
+        verified = trials.verify(designs, "verify designs", progress)
+        points = describe_points(
+            space, trials.task, half_width, pass_rate, designs, predicted, verified
+        )
+    return {
+        "plant": trials.plant.name,
+        "seed": trials.seed,
+        "coverage": calibration["coverage"],
+        "confidence": CONFIDENCE,
+        "pass_rate": pass_rate,
+        "variables": [asdict(v) for v in space.variables],
+        "objectives": [describe_objective(o, half_width, points) for o in objectives],
+        "calibration_designs": calibration["designs"],
+        "evaluations": len(found.designs),
+        "feasible": int(found.feasible.sum()),
+        "flights": {"search": trials.starts, "verify": trials.flights},
+        "pareto": points,
+        "inside_all": _share([p["inside_all"] for p in points]),
+        "passing": sum(p["passes"] for p in points),
+        "verified_pareto": [i for i, p in enumerate(points) if p["verified_pareto"]],
+    }
 
 
 def describe_points(
@@ -121,7 +169,7 @@ def describe_objective(
         "maximise": objective.maximise,
         "half_width": width,
         "exact": width == 0.0,
-        "inside": share([p["inside"][name] for p in points]),
+        "inside": _share([p["inside"][name] for p in points]),
         "optimism": float(np.mean(worse)) if worse else None,
     }
 
@@ -133,7 +181,7 @@ def _inside(predicted: float, verified: float, width: float | None) -> bool | No
     return bool(abs(verified - predicted) <= width + slack)
 
 
-def share(found: Sequence[bool | None]) -> float | None:
+def _share(found: Sequence[bool | None]) -> float | None:
     """Return the share that is True of those that are not None."""
     known = [x for x in found if x is not None]
     return float(np.mean(known)) if known else None
@@ -143,32 +191,8 @@ def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
     return {name: number(x) for name, x in zip(names, values, strict=True)}
 
 
-def number(value: Any) -> float | None:
-    """Return a JSON number, None for what is not finite."""
-    return float(value) if np.isfinite(value) else None
-
-
 def _text(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
-
-
-def evaluations_csv(space: DesignSpace, objectives: Sequence[Objective], found: Search) -> str:
-    """Return every evaluation of a search as CSV."""
-    columns = ["generation", *(v.name for v in space.variables), *(o.name for o in objectives)]
-    designs = space.chosen(space.designs(found.points))
-    table = [
-        [int(g), *map(number, d), *map(number, f), number(1.0 - v), int(ok), int(best)]
-        for g, d, f, v, ok, best in zip(
-            found.generation,
-            designs,
-            found.values,
-            found.violation,
-            found.feasible,
-            found.pareto,
-            strict=True,
-        )
-    ]
-    return csv_text([*columns, "settled", "feasible", "pareto"], table)
 
 
 def pareto_csv(summary: Mapping[str, Any]) -> str:
@@ -186,17 +210,4 @@ def pareto_csv(summary: Mapping[str, Any]) -> str:
             n = o["name"]
             row += [p["predicted"][n], o["half_width"], p["verified"][n], p["inside"][n]]
         table.append([*row, *(p[key] for key in rest)])
-    return csv_text([*variables, *each, *rest], table)
-
-
-def csv_text(columns: Sequence[str], table: Sequence[Sequence[Any]]) -> str:
-    """Return a table as CSV: None is empty, truth is 1 or 0."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in table:
-        cells = [int(x) if isinstance(x, bool) else x for x in row]
-        writer.writerow(
-            ["" if x is None else f"{x:.9g}" if isinstance(x, float) else x for x in cells]
-        )
-    return text.getvalue()
+    return csv_text([*(f"design.{n}" for n in variables), *each, *rest], table)

@@ -50,8 +50,12 @@ class DesignSpace:
             raise InputError("points: expected coordinates from 0 to 1")
         low = np.array([v.low for v in self.variables])
         high = np.array([v.high for v in self.variables])
-        designs = np.tile(self.plant.nominal, (len(unit), 1))
-        designs[:, list(self.columns)] = low + (high - low) * unit
+        return self.completed(low + (high - low) * unit)
+
+    def completed(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the design vectors `[n, nd]` of chosen variables `[n, k]`, the others nominal."""
+        designs = np.tile(self.plant.nominal, (len(chosen), 1))
+        designs[:, list(self.columns)] = chosen
         return designs.astype(np.float32).astype(float)
 
     def chosen(self, designs: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def measure_parity(
 
 
 def call_nanoseconds(folder: Path) -> float:
-    """Run a bundle's self-test; return the processor time of one call of its C code on this machine.
+    """Run a bundle's self-test; return the processor time of one call of its C code here, in ns.
 
     Raises:
         InputError: the self-test fails, or there is no compiler.

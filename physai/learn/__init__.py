@@ -1,1 +1,1 @@
-"""Learning a policy inside a surrogate, with the true simulator as the judge of how well it went."""
+"""Learning a policy inside a surrogate, with the true simulator as the judge of it."""

@@ -99,7 +99,8 @@ class Imagination:
             gust_scale=2.0 * self.conditions.gusts * uniform[:, nd],
             delayed=uniform[:, nd + 1] < self.conditions.delayed,
             observation=jax.vmap(self._sense)(state, normal[:, nw:]),
-            deadline=self.task.duration * (0.4 + 0.6 * uniform[:, nd + 2]),
+            # Up to twice the task's duration: holding the goal needs practice as reaching it does.
+            deadline=self.task.duration * (0.5 + 1.5 * uniform[:, nd + 2]),
         )
 
     def _sense(self, state: State, unit_noise: jax.Array) -> jax.Array:
@@ -107,7 +108,12 @@ class Imagination:
         return self.task.observe(state) + noise * unit_noise
 
     def fly(
-        self, surrogate: Surrogate, policy: Policy, machines: Machines, key: jax.Array, horizon: int
+        self,
+        surrogate: Surrogate,
+        policy: Policy,
+        machines: Machines,
+        key: jax.Array,
+        horizon: int,
     ) -> tuple[Machines, Flight]:
         """Fly every machine for `horizon` control periods; differentiable in the policy.
 

@@ -133,7 +133,7 @@ def load_policy_folder(folder: str | Path) -> tuple[Policy, dict[str, Any]]:
 
 
 class Judge:
-    """Flies a fixed set of undisturbed nominal starts in the surrogate and in the true simulator."""
+    """Flies fixed, undisturbed, nominal starts in the surrogate and in the true simulator."""
 
     def __init__(self, plant: Plant, task: Task, flights: int, seed: int) -> None:
         self.plant, self.task, self.flights = plant, task, flights
@@ -181,8 +181,8 @@ def _fresh_policy(
         settings.hidden,
         jnp.mean(seen, axis=0),
         jnp.maximum(jnp.std(seen, axis=0), 1e-3),
-        [a.low for a in plant.actions],
-        [a.high for a in plant.actions],
+        np.array([a.low for a in plant.actions]),
+        np.array([a.high for a in plant.actions]),
         plant.trim,
     )
 

@@ -1,4 +1,4 @@
-"""Short-horizon actor-critic: the policy's gradient goes through the surrogate, a critic sees the rest.
+"""Short-horizon actor-critic: gradients go through the surrogate, a critic sees the rest.
 
 For machines s_0 drawn by `Imagination`, horizon H and discount g, the policy ascends
 
@@ -42,6 +42,7 @@ class LearnSettings:
         critic_passes: critic updates a policy update.
         discount: g, a control period.
         trace: lambda of the critic's targets.
+        members: members of the ensemble, drawn anew each update, that the machines fly on.
         disagreement_price: p, reward a unit of disagreement.
     """
 
@@ -55,6 +56,7 @@ class LearnSettings:
     critic_passes: int = 8
     discount: float = 0.99
     trace: float = 0.95
+    members: int = 2
     disagreement_price: float = 1.0
 
 
@@ -135,12 +137,12 @@ def update_policy(
 
     def objective(trained: Any, state: LearnState, surrogate: Surrogate, key: jax.Array):
         policy = _with_trained(state.policy, trained)
-        machines, flight = imagination.fly(
-            surrogate, policy, state.machines, key, settings.horizon
-        )
+        machines, flight = imagination.fly(surrogate, policy, state.machines, key, settings.horizon)
         return -jnp.mean(machine_returns(state, flight, settings)), (machines, flight)
 
     def one(state: LearnState, surrogate: Surrogate, key: jax.Array):
+        key, member_key = jax.random.split(key)
+        surrogate = surrogate.subset(member_key, settings.members)
         trained = _trained(state.policy)
         gradient, (machines, flight) = jax.grad(objective, has_aux=True)(
             trained, state, surrogate, key
@@ -148,7 +150,8 @@ def update_policy(
         # One machine that left the surrogate's domain must not spoil the update of all.
         gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
         step, policy_state = policy_optimiser.update(gradient, state.policy_optimiser, trained)
-        policy = _with_trained(state.policy, optax.apply_updates(trained, step))
+        changed: Any = optax.apply_updates(trained, step)
+        policy = _with_trained(state.policy, changed)
         machines = jax.lax.stop_gradient(machines)
         state = state._replace(policy=policy, policy_optimiser=policy_state, machines=machines)
         state = _fit_critic(state, jax.lax.stop_gradient(flight), settings, critic_optimiser)
@@ -222,7 +225,8 @@ def _fit_critic(
     def step(carry: tuple[Critic, Any], _: None):
         critic, optimiser_state = carry
         update, optimiser_state = optimiser.update(jax.grad(loss)(critic), optimiser_state, critic)
-        return (optax.apply_updates(critic, update), optimiser_state), None
+        changed: Any = optax.apply_updates(critic, update)
+        return (changed, optimiser_state), None
 
     (critic, optimiser_state), _ = jax.lax.scan(
         step, (state.critic, state.critic_optimiser), None, length=settings.critic_passes

@@ -1,1 +1,1 @@
-"""Surrogates: an ensemble that predicts a plant's next state, with intervals and an operating domain."""
+"""Surrogates: ensembles that predict a plant's next state, with intervals and a domain."""

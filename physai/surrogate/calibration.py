@@ -1,8 +1,8 @@
 """Split-conformal intervals by channel and horizon.
 
 For a calibration episode the normalised residual of channel c at horizon h is
-|error| / sqrt(spread^2 + floor^2); the interval's factor is its ceil((n + 1)(1 - alpha))-th smallest
-value. On exchangeable episodes the interval then covers at least 1 - alpha.
+|error| / sqrt(spread^2 + floor^2); the interval's factor is its ceil((n + 1)(1 - alpha))-th
+smallest value. On exchangeable episodes the interval then covers at least 1 - alpha.
 
 Reference: Lei et al., "Distribution-free predictive inference for regression", 2018, algorithm 2,
 doi:10.1080/01621459.2017.1307116.
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from physai.errors import InputError
 from physai.rollout.dataset import Episodes
 from physai.state import State, difference
 from physai.surrogate.model import Calibration, Surrogate
@@ -47,13 +48,16 @@ def open_loop(
 ) -> tuple[State, np.ndarray, np.ndarray]:
     """Fly the surrogate open loop beside recorded episodes.
 
+    Raises:
+        InputError: no episode is long enough.
+
     Returns:
         The true states `[horizon + 1, n, ...]`, the errors and the members' spread, both
         `[horizon, n, nc]` in the units of `Plant.state_channels`.
     """
     states, actions, disturbances = windows(episodes, horizon, stride)
     if not actions.shape[1]:
-        raise ValueError(f"no episode has {horizon} valid steps: collect longer or gentler episodes")
+        raise InputError(f"no episode has {horizon} valid steps: collect longer or gentler ones")
     mean, spread = _fly(surrogate, states[0], actions, disturbances)
     error = _error(surrogate, mean, states[1:])
     return states, np.asarray(error), np.asarray(spread)
@@ -72,9 +76,12 @@ def _error(surrogate: Surrogate, predicted: State, true: State) -> jax.Array:
 def calibrate(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int) -> Calibration:
     """Fit the interval factors for horizons 1 to `horizon` on episodes that fitting did not see."""
     _, error, spread = open_loop(surrogate, episodes, horizon, stride)
+    # A prediction that blew up is an infinite miss, not a missing one.
+    lost = ~(np.isfinite(error) & np.isfinite(spread)).all(axis=(0, 2))
     # The floor keeps an interval open where the members agree by chance.
-    floor = 0.5 * np.sqrt(np.mean(np.square(spread), axis=1)) + 1e-9
+    floor = 0.5 * np.sqrt(np.mean(np.square(spread[:, ~lost]), axis=1)) + 1e-9
     ratio = np.abs(error) / np.sqrt(np.square(spread) + np.square(floor[:, None]))
+    ratio[:, lost] = np.inf
     return Calibration(
         jnp.asarray(floor, jnp.float32), jnp.asarray(conformal_quantile(ratio), jnp.float32)
     )

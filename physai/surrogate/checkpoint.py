@@ -39,7 +39,7 @@ class Checkpoints:
         advance: Callable[[int, T], T],
         progress: Progress = silent,
     ) -> T:
-        """Apply `state = advance(index, state)` for index 0 to total - 1, from the newest checkpoint.
+        """Apply `state = advance(index, state)` for index 0 to total - 1, from the newest state.
 
         `advance` must be a function of its arguments alone, so that a resumed run equals one that
         went straight through. The state is saved every 10 s, at Ctrl-C and at the end.
@@ -109,7 +109,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(_numbered(jax.tree.leaves(state))),
-                    meta=ocp.args.JsonSave(self.identity)
+                    meta=ocp.args.JsonSave(self.identity),
                 ),
             )
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The operating domain of a surrogate: where its training data lie, and how far an input is from them."""
+"""The operating domain: where a surrogate's training data lie, and how far an input is off."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Domain:
     radius: jax.Array
 
     def score(self, x: jax.Array) -> jax.Array:
-        """Return the distance score of raw inputs `[..., ni]`: 1 at the edge, larger is farther out.
+        """Return the distance of raw inputs `[..., ni]`: 1 at the edge, larger is farther out.
 
         Mahalanobis distance over the radius (Mahalanobis, "On the generalised distance in
         statistics", 1936).
@@ -44,7 +44,7 @@ class Domain:
 
 
 def fit_domain(training: np.ndarray, calibration: np.ndarray) -> Domain:
-    """Describe the training inputs `[n, ni]`; the radius comes from calibration inputs `[m, ni]`."""
+    """Describe training inputs `[n, ni]`; the radius is that of calibration inputs `[m, ni]`."""
     training = np.asarray(training, np.float64)
     mean, std = training.mean(0), training.std(0) + 1e-9
     correlation = np.corrcoef((training - mean) / std, rowvar=False)

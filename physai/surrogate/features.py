@@ -39,7 +39,8 @@ class Layout:
 
     Attributes:
         joints: layout of the configuration.
-        nq, nv, na, nu, nw, nd: sizes of position, velocity, activation, action, disturbance, design.
+        nq, nv, na: sizes of position, velocity, activation.
+        nu, nw, nd: sizes of action, disturbance, design.
         control_period: seconds.
         translation_invariant: the position of a free joint is left out of the inputs.
         heading_invariant: so is its heading.
@@ -125,7 +126,11 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
             body = attitude if body is None else body
             if not layout.translation_invariant:
                 parts.append(q[..., :3])
-            axes = ((0.0, 0.0, 1.0),) if layout.heading_invariant else ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+            axes = (
+                ((0.0, 0.0, 1.0),)
+                if layout.heading_invariant
+                else ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+            )
             for axis in axes:
                 world = jnp.broadcast_to(jnp.array(axis), v[..., :3].shape)
                 parts.append(rotate_inverse(attitude, world))

@@ -12,7 +12,7 @@ for hidden layers in neural networks", 2024; Li et al., "Robotic world model", 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -134,7 +134,9 @@ def fit_ensemble(
         jnp.asarray(training.disturbances),
         jnp.asarray(training.length),
     )
-    surrogate, losses = _train(surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress)
+    surrogate, losses = _train(
+        surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress
+    )
     progress("calibrate", 0, 1)
     intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
     progress("calibrate", 1, 1)
@@ -192,7 +194,9 @@ def _train(
         def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):
             return run(state, jax.random.fold_in(key, index), index, examples)
 
-        state = TrainState(parameters, jax.jit(jax.vmap(optimiser.init))(parameters), jnp.zeros(chunks))
+        state = TrainState(
+            parameters, jax.jit(jax.vmap(optimiser.init))(parameters), jnp.zeros(chunks)
+        )
         state = checkpoints.run(name, state, chunks, advance, progress)
         parameters, losses[name] = state.parameters, np.asarray(state.losses)
     return replace(surrogate, parameters=parameters), losses
@@ -208,7 +212,8 @@ def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int
             parameters, keys, examples
         )
         update, state = jax.vmap(optimiser.update)(gradient, state, parameters)
-        return (optax.apply_updates(parameters, update), state), jnp.mean(value)
+        changed: Any = optax.apply_updates(parameters, update)
+        return (changed, state), jnp.mean(value)
 
     @jax.jit
     def run(state: TrainState, key: jax.Array, index: jax.Array, examples: Any) -> TrainState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -85,6 +85,13 @@ class Surrogate:
         """Number of ensemble members."""
         return jax.tree.leaves(self.parameters)[0].shape[0]
 
+    def subset(self, key: jax.Array, count: int) -> Surrogate:
+        """Return a surrogate of `count` members, drawn without replacement (all, if fewer)."""
+        if count >= self.members:
+            return self
+        chosen = jax.random.permutation(key, self.members)[:count]
+        return replace(self, parameters=jax.tree.map(lambda p: p[chosen], self.parameters))
+
     def step(self, state: State, action: Array, disturbance: Array | None = None) -> State:
         """Return the ensemble's mean next state, one control period on; any leading dimensions.
 
@@ -109,24 +116,32 @@ class Surrogate:
         mean = jnp.mean(predicted, axis=0) * self.normaliser.target_std
         return advance(self.layout, state, mean + self.normaliser.target_mean), spread
 
-    def step_member(self, member: Parameters, state: State, action: Array, disturbance: Array) -> State:
+    def step_member(
+        self, member: Parameters, state: State, action: Array, disturbance: Array
+    ) -> State:
         """Return the next state that one member's parameters predict."""
         x = self.normalised_inputs(state, action, disturbance)
         y = apply_member(self.architecture, member, x) * self.normaliser.target_std
         return advance(self.layout, state, y + self.normaliser.target_mean)
 
-    def normalised_inputs(self, state: State, action: Array, disturbance: Array | None) -> jax.Array:
-        """Return the network's inputs `[..., ni]`, zero mean and unit variance on the training data."""
+    def normalised_inputs(
+        self, state: State, action: Array, disturbance: Array | None
+    ) -> jax.Array:
+        """Return the network's inputs `[..., ni]`, normalised by the training data."""
         x = self.raw_inputs(state, action, disturbance)
         return (x - self.normaliser.input_mean) / self.normaliser.input_std
 
-    def raw_inputs(self, state: State, action: Array, disturbance: Array | None = None) -> jax.Array:
+    def raw_inputs(
+        self, state: State, action: Array, disturbance: Array | None = None
+    ) -> jax.Array:
         """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
         if disturbance is None:
             disturbance = jnp.zeros((*jnp.shape(action)[:-1], self.layout.nw))
         return inputs(self.layout, state, action, disturbance)
 
-    def predict(self, start: State, actions: Array, disturbances: Array | None = None) -> Prediction:
+    def predict(
+        self, start: State, actions: Array, disturbances: Array | None = None
+    ) -> Prediction:
         """Predict an open-loop trajectory with its calibrated interval.
 
         Every member flies on its own; the prediction is the flight of the mean model.
@@ -145,7 +160,7 @@ class Surrogate:
     def fly_with_spread(
         self, start: State, actions: jax.Array, disturbances: jax.Array
     ) -> tuple[State, jax.Array]:
-        """Return the mean model's flight `[T, ...]` and the members' root mean square distance from it."""
+        """Return the mean model's flight `[T, ...]` and the members' r.m.s. distance from it."""
 
         def period(carry: tuple[State, State], inputs_now: tuple[jax.Array, jax.Array]):
             mean, each = carry

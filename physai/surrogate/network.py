@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ class GatedNetwork(nnx.Module):
         initial = nnx.initializers.lecun_normal()
         self.hidden = nnx.List(
             nnx.Linear(n_in, 2 * n_out, kernel_init=initial, rngs=rngs)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+            for n_in, n_out in pairwise(widths)
         )
         # A small last layer starts every member near the mean of the targets.
         last = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.dataset import Episodes
 from physai.state import State
@@ -35,28 +38,34 @@ def score(
     """Compare open-loop predictions with the true simulator's record.
 
     The error of a channel is divided by its spread. For a velocity or activation that is its
-    standard deviation over all windows; for a position it is the root mean square distance it moved
-    from the start of the window, which is what the forecast "nothing moves" would be wrong by, and is
-    smaller than the standard deviation of the position itself.
+    standard deviation over all windows; for a position it is the root mean square distance it
+    moved from the start of the window, which is what the forecast "nothing moves" would be wrong
+    by, and is smaller than the standard deviation of the position itself.
 
     Returns:
         JSON-ready numbers: `nrmse` (root mean square over channels) and `coverage` by horizon,
         `position_error` (mean error over mean distance flown, free joints only), `channels` (by
         channel and horizon: rmse, nrmse, coverage, mean interval half width), `curve` by step,
-        `windows` and `members`.
+        `windows`, `blown_up` (windows in which the open-loop prediction ceased to be finite: left
+        out of the errors, counted as not covered) and `members`.
     """
     settings = settings or ScoreSettings()
     horizon = max(settings.horizons)
     true, error, spread = open_loop(surrogate, episodes, horizon, settings.stride)
-    width = np.asarray(surrogate.half_width(spread))
+    width = np.asarray(surrogate.half_width(jnp.asarray(spread)))
     inside = np.abs(error) <= width
+    lost = ~np.isfinite(error).all(axis=(0, 2))
+    if lost.all():
+        raise InputError("score: every open-loop prediction blew up; fit longer or on more data")
+    true, error, width = jax.tree.map(lambda x: x[:, ~lost], (true, error, width))
     rmse = np.sqrt(np.mean(np.square(error), axis=1))
     scale = channel_spread(surrogate, true)
     nrmse = rmse / scale
     flown = _distance_flown(surrogate, true)
     at = [h - 1 for h in settings.horizons]
     return {
-        "windows": int(error.shape[1]),
+        "windows": int(inside.shape[1]),
+        "blown_up": int(lost.sum()),
         "members": surrogate.members,
         "horizons": list(settings.horizons),
         "seconds": [round(h * plant.control_period, 6) for h in settings.horizons],

@@ -26,7 +26,9 @@ from physai.surrogate.network import Architecture, init_ensemble
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
 
 
-def save_surrogate(folder: Path, surrogate: Surrogate, plant: Plant, about: Mapping[str, Any]) -> None:
+def save_surrogate(
+    folder: Path, surrogate: Surrogate, plant: Plant, about: Mapping[str, Any]
+) -> None:
     """Write weights and card into an existing folder.
 
     The card names every input and predicted channel with its unit and training range, so that the
@@ -87,7 +89,9 @@ def _named_leaves(surrogate: Surrogate) -> dict[str, Any]:
 
 def _blank(card: Mapping[str, Any]) -> Surrogate:
     """Return a surrogate of the right shapes, to be filled with the stored arrays."""
-    raw = {k: tuple(v) if isinstance(v, list) else v for k, v in card["layout"].items()}
+    raw: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in card["layout"].items()
+    }
     raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
@@ -98,9 +102,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
             init_ensemble(architecture, card["members"], jax.random.key(0)),
             Normaliser(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(nt), jnp.zeros(nt)),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
-            Domain(
-                jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())
-            ),
+            Domain(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())),
             layout,
             architecture,
         )

@@ -1,6 +1,6 @@
 """Flights in true MuJoCo: scenarios, the certificate of how many met the requirements, replay."""
 
-from physai.verify.certificate import Certificate, VerifySettings, load_certificate, verify
+from physai.verify.certificate import Certificate, VerifySettings, certify, load_certificate
 from physai.verify.fly import Flights, Judgement, fly, judge
 from physai.verify.render import frame_indices, render
 from physai.verify.replay import SavedFlight, Trajectory, load_flight, replay
@@ -26,6 +26,7 @@ __all__ = [
     "Scenarios",
     "Trajectory",
     "VerifySettings",
+    "certify",
     "clopper_pearson",
     "draw_scenarios",
     "fly",
@@ -35,5 +36,4 @@ __all__ = [
     "load_flight",
     "render",
     "replay",
-    "verify",
 ]

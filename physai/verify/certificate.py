@@ -140,7 +140,7 @@ class Certificate:
         return rows
 
 
-def verify(
+def certify(
     plant: Plant,
     task: Task,
     controller: BatchController,
