@@ -53,7 +53,38 @@ _HOMES = {
     "verify.certificate": ("certify", "load_certificate"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)
+__all__ = [
+    "Controller",
+    "InputError",
+    "Model",
+    "Plant",
+    "Policy",
+    "RolloutSettings",
+    "RunSettings",
+    "State",
+    "Surrogate",
+    "Task",
+    "TruePlant",
+    "batch_controller",
+    "certify",
+    "check_bundle",
+    "check_chain",
+    "collect",
+    "export_policy",
+    "fit",
+    "learn_policy",
+    "load_certificate",
+    "load_plant",
+    "load_policy_folder",
+    "load_surrogate",
+    "load_task",
+    "open_dataset",
+    "policy_controller",
+    "report_run",
+    "run",
+    "run_study",
+    "write_score",
+]
 
 
 def __getattr__(name: str) -> Any:

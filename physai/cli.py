@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     app = tyro.extras.SubcommandApp()
     for name, verb in verbs.VERBS.items():
-        app.command(verb, name=name)
+        app.command(name=name)(verb)
     try:
         return int(app.cli(args=arguments, prog="physai", description=_ABOUT) or 0)
     except InputError as error:

@@ -19,7 +19,7 @@ from physai.export.bundle import write_bundle
 from physai.export.compiled import compiled_controller
 from physai.export.parity import call_nanoseconds
 from physai.learn.imagination import Conditions
-from physai.learn.learn import Comparison, learn_policy, load_policy_folder
+from physai.learn.learn import Comparison, learn_inputs, learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, load_plant
 from physai.progress import Progress, silent
@@ -63,7 +63,7 @@ class RunSettings:
         shortfall: share by which the true return may fall short of the imagined one before a round.
     """
 
-    rollout: RolloutSettings = RolloutSettings(train=1024, calibration=512, test=512)
+    rollout: RolloutSettings = RolloutSettings(train=1792, calibration=512, test=512, duration=1.2)
     fit: FitSettings = FitSettings()
     learn: LearnSettings = LearnSettings()
     conditions: Conditions = Conditions()
@@ -243,26 +243,24 @@ def _learn(
     r: _Run, settings: RunSettings, folder: Path, surrogate: Path, start: Path | None
 ) -> Path:
     chosen = settings.learn
-    inputs: dict[str, Source] = {"surrogate": surrogate, "plant": r.plant}
     if start is not None:
         chosen = replace(chosen, updates=chosen.updates // 2, policy_rate=chosen.policy_rate / 3)
-        inputs["start"] = start
     own = {"settings": asdict(chosen), "conditions": asdict(settings.conditions), "seed": r.seed}
 
     def make() -> None:
         learn_policy(
             r.plant,
             r.task,
-            load_surrogate(surrogate, r.plant),
+            surrogate,
             folder,
-            inputs,
             chosen,
             settings.conditions,
             r.seed,
-            None if start is None else load_policy_folder(start)[0],
+            start,
             r.progress,
         )
 
+    inputs = learn_inputs(r.plant, surrogate, start)
     return r.stage(folder.name, folder, "policy", own, inputs, make)
 
 

@@ -129,10 +129,12 @@ def speed(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def study(result: Mapping[str, Any]) -> None:
     """Print a design study: predicted beside verified."""
-    from physai.design.summary import rows
+    from physai.design.summary import objective_rows, rows
 
     columns, body = rows(result)
     table("Pareto set: predicted in the surrogate, verified in true MuJoCo", columns, body)
+    columns, body = objective_rows(result)
+    table("true value inside the predicted 90% interval", columns, body)
     record({k: v for k, v in result.items() if isinstance(v, int | float | str)})
 
 

@@ -168,21 +168,16 @@ def learn_verb(
     """
     machine, task = _load(plant)
     task = design_aware(task, machine) if aware else task
-    inputs = {"surrogate": surrogate, "plant": machine}
-    first = None
-    if start is not None:
-        first, inputs["start"] = load_policy_folder(start)[0], start
     with progress_bars() as progress:
         _, comparison = learn_policy(
             machine,
             task,
-            load_surrogate(surrogate, machine),
+            surrogate,
             out,
-            inputs,
             settings,
             conditions,
             seed,
-            first,
+            start,
             progress,
         )
     result = {"out": str(out), "imagined": comparison.imagined, "true": comparison.true}

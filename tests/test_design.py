@@ -23,7 +23,7 @@ from physai.design.evaluations import Evaluations, evaluations_csv, explore, rea
 from physai.design.optimise import best, crowding, nondominated, pareto_set, search
 from physai.design.sampling import Trials, imagined_flights, outcome, true_flights
 from physai.design.study import StudySettings, run_study
-from physai.design.summary import conclude, rows
+from physai.design.summary import conclude, objective_rows, rows
 from physai.design.variables import design_space, sobol
 from physai.errors import InputError
 from physai.learn.value_gradient import LearnSettings
@@ -557,6 +557,10 @@ class TestStudy:
         marked = [row[3].endswith("!") for row in table]
         assert marked == [not p["inside"]["settling_time"] for p in summary["pareto"]]
         assert any(marked), "with so narrow an interval some must lie outside"
+        columns, table = objective_rows(summary)
+        assert columns[3] == "inside 90% interval"
+        inside = 100 * (1 - np.mean(marked))
+        assert [row[3] for row in table] == [f"{inside:.3g}%", "100%", "100%", f"{inside:.3g}%"]
 
     def test_no_feasible_design_is_a_result(self, cart):
         plant, task = cart
@@ -574,6 +578,7 @@ class TestStudy:
         assert summary["feasible"] == 0
         assert summary["inside_all"] is None
         assert rows(summary)[1] == []
+        assert {row[3] for row in objective_rows(summary)[1]} == {"none"}
         assert np.isnan(found.values[:, 0]).all()
 
     @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from physai.surrogate.domain import Domain
 from physai.surrogate.features import layout_of
 from physai.surrogate.model import Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.store import save_surrogate
 from physai.task import Task, load_task
 
 SMALL = LearnSettings(hidden=(16,), critic_hidden=(16,), machines=16, horizon=6, updates=20)
@@ -193,14 +194,12 @@ def test_updates_compile_once(
 def test_an_interrupted_learner_resumes_to_the_same_bits(
     plant: Plant, task: Task, surrogate: Surrogate, tmp_path: Path
 ) -> None:
-    source = tmp_path / "source"
+    source = tmp_path / "surrogate"
     source.mkdir()
-    (source / "note.txt").write_text("stands for a surrogate folder")
+    save_surrogate(source, surrogate, plant, {})
 
     def learn(folder: Path, progress) -> None:
-        learn_policy(
-            plant, task, surrogate, folder, {"plant": plant}, SMALL, seed=4, progress=progress
-        )
+        learn_policy(plant, task, source, folder, SMALL, seed=4, progress=progress)
 
     def stop(name: str, done: int, total: int) -> None:
         if done == 1:

@@ -489,14 +489,14 @@ def test_every_episode_replays_from_what_is_stored(small):
 def test_dataset_says_what_it_holds(small):
     (plant, _), folder = small
     dataset = open_dataset(folder, plant)
-    assert dataset.steps == 10
+    assert (dataset.periods, dataset.steps, dataset.diverged) == (10, 640, 0)
     assert {s: c["episodes"] for s, c in dataset.counts.items()} == {
         "train": 40,
         "calibration": 16,
         "test": 8,
     }
     assert dataset.counts["train"]["valid_steps"] == 400
-    assert len(dataset.diverged.length) == 0
+    assert len(dataset.diverged_episodes().length) == 0
     meta = dataset.meta
     assert (meta["mujoco"], meta["seed"], meta["control_period"]) == (mujoco.__version__, 3, 0.02)
     assert meta["plant"] == {"name": "cart", "sha256": plant.sha256}
@@ -560,7 +560,7 @@ def test_a_plant_without_design_variables_collects_its_nominal_self(tmp_path):
     episodes = dataset.episodes("train")
     assert episodes.states.design.shape == (40, 6, 0) and episodes.states.act.shape == (40, 6, 0)
     assert dataset.symmetry.translation and dataset.symmetry.heading
-    assert open_dataset(tmp_path / "dataset", machine.plant).steps == 5
+    assert open_dataset(tmp_path / "dataset", machine.plant).periods == 5
 
 
 def test_termination_cuts_an_episode(tmp_path):
@@ -568,7 +568,7 @@ def test_termination_cuts_an_episode(tmp_path):
     settings = dataclasses.replace(SMALL, duration=None)
     dataset = collect(*machine, tmp_path / "dataset", settings, seed=0)
     episodes = dataset.episodes("train")
-    assert dataset.steps == 30  # the task's duration
+    assert dataset.periods == 30  # the task's duration
     x, length = np.abs(episodes.states.qpos[..., 0]), episodes.length
     assert 0 < (length < 30).sum() < 40
     assert dataset.counts["train"]["terminated"] == (x[np.arange(40), length] > 2.0).sum()
@@ -585,11 +585,11 @@ def test_diverged_episodes_are_kept_apart_and_counted(tmp_path):
     machine = cart(tmp_path / "cart", spring=-400.0, sizes=(-3.0, 6.5), limit=1e5)
     settings = dataclasses.replace(SMALL, duration=0.4, train=64)
     dataset = collect(*machine, tmp_path / "dataset", settings, seed=0)
-    counts, diverged = dataset.counts["train"], dataset.diverged
+    counts, diverged = dataset.counts["train"], dataset.diverged_episodes()
     assert counts["episodes"] + counts["diverged"] == 64
     assert counts["diverged"] > 5 and counts["terminated"] > 2
     everywhere = sum(c["diverged"] for c in dataset.counts.values())
-    assert len(diverged.length) == everywhere == len(diverged.actions)
+    assert len(diverged.length) == len(diverged.actions) == dataset.diverged == everywhere
     episodes = dataset.episodes("train")
     assert len(episodes.length) == counts["episodes"]
     for part in (episodes, diverged):

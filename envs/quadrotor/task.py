@@ -117,10 +117,10 @@ def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
     # Nearly proportional to the error down to a fifth of the limits: a square would forgive the
     # last centimetre.
     distance_cost = jnp.sqrt(offset + 0.01**2) - 0.01
-    attitude_cost = 0.5 * (jnp.sqrt(turned + 0.02**2) - 0.02)
+    attitude_cost = 0.3 * (jnp.sqrt(turned + 0.02**2) - 0.02)
     # Saturates outside: it says nothing of the way there, and much of the last centimetres and
     # degrees.
-    hold_cost = 0.5 * (1.0 - jnp.exp(-0.5 * (offset / 0.03**2 + turned / 0.06**2)))
+    hold_cost = 0.5 * (1.0 - jnp.exp(-0.5 * (offset / 0.03**2 + turned / 0.08**2)))
     speed_cost = 0.02 * jnp.sum(jnp.square(next_state.qvel[:3]))
     turn_cost = 0.004 * jnp.sum(jnp.square(next_state.qvel[3:6]))
     effort_cost = 0.02 * jnp.sum(jnp.square(action - state.act))

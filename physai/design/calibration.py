@@ -4,11 +4,12 @@ With residuals |verified - predicted| of n designs the half width is the ceil((n
 one. It then holds the residual of a new design with probability c or more, if the new design is one
 more draw like the n.
 
-A Pareto set is no random draw: it lies where predictions look good and, often, on the faces of the
-design space, where a surrogate is worst. Intervals from designs all over the space held two thirds
-of the quadrotor's Pareto points instead of nine tenths. So the n designs are the next best ones of
-the same search, which missed the set for being too close to its points or a little behind them.
-That is like the set, but not a draw from it: the share found inside is what to go by.
+A Pareto set is no random draw: it lies where predictions look good and, often, on the faces of a
+design space, where a surrogate is worst. So the n designs are the next best ones of a search,
+which missed the set for being too close to its points or a little behind them. In a trial with the
+quadrotor their intervals held the hover power of 33 of 36 Pareto points, intervals from designs all
+over the space 25. The next best are like the set, but no draw from it either: the share that is
+found inside is what to go by.
 
 Reference: Lei et al., "Distribution-free predictive inference for regression", 2018, algorithm 2,
 doi:10.1080/01621459.2017.1307116.

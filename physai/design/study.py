@@ -38,7 +38,7 @@ from physai.design.summary import conclude, pareto_csv
 from physai.design.variables import DesignSpace, design_space
 from physai.errors import InputError
 from physai.learn.imagination import Conditions
-from physai.learn.learn import learn_policy, load_policy_folder
+from physai.learn.learn import learn_inputs, learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant
 from physai.progress import Progress, silent
@@ -151,10 +151,10 @@ def run_study(
     with writing(s.out):
         s.out.mkdir(parents=True, exist_ok=True)
     remove_stale(s.out)
-    sources: dict[str, Source] = {"plant": plant, "surrogate": s.surrogate(space, surrogate)}
-    model = load_surrogate(sources["surrogate"], plant)  # type: ignore[arg-type]
-    sources["policy"] = s.policy(model, sources)
-    trials = s.trials(model, sources["policy"])
+    fitted = s.surrogate(space, surrogate)
+    learned = s.policy(fitted)
+    sources: dict[str, Source] = {"plant": plant, "surrogate": fitted, "policy": learned}
+    trials = s.trials(load_surrogate(fitted, plant), learned)
     sources["search"] = s.search(trials, space, sources)
     found = read_evaluations(Path(str(sources["search"])) / EVALUATIONS, space, s.task.objectives)
     sources["calibration"] = s.calibration(trials, space, found, sources)
@@ -201,39 +201,34 @@ class _Study:
                     "rollout.designs_per_shard: expected more than 0, which is the nominal design "
                     "only; a study needs data from the whole design space"
                 )
+            folder, report = self.out / "dataset", self.progress
             data = collect(
-                self.plant,
-                self.task,
-                self.out / "dataset",
-                settings.rollout,
-                self.seed,
-                progress=self.progress,
+                self.plant, self.task, folder, settings.rollout, self.seed, progress=report
             )
             given = self.stage(
                 "surrogate",
                 settings.fit,
                 {"dataset": data.folder},
                 lambda folder: fit(
-                    self.plant, [data], folder, settings.fit, self.seed, progress=self.progress
+                    self.plant, [data], folder, settings.fit, self.seed, progress=report
                 ),
             )
         check_spread(load_surrogate(given, self.plant), space, Path(given))
         return Path(given)
 
-    def policy(self, model: Surrogate, sources: Mapping[str, Source]) -> Path:
+    def policy(self, surrogate: Path) -> Path:
         """Return the folder of a policy that sees the design."""
         settings = self.settings.learn
         own = {"settings": asdict(settings), "conditions": asdict(CONDITIONS), "seed": self.seed}
         return self.stage(
             "policy",
             own,
-            sources,
+            learn_inputs(self.plant, surrogate, None),
             lambda folder: learn_policy(
                 self.plant,
                 design_aware(self.task, self.plant),
-                model,
+                surrogate,
                 folder,
-                sources,
                 settings,
                 CONDITIONS,
                 self.seed,
@@ -241,10 +236,10 @@ class _Study:
             ),
         )
 
-    def trials(self, model: Surrogate, policy: Source) -> Trials:
+    def trials(self, model: Surrogate, policy: Path) -> Trials:
         """Return the closed loop of a policy, in the model and in true MuJoCo."""
         task, settings = design_aware(self.task, self.plant), self.settings
-        controller = policy_controller(load_policy_folder(policy)[0])  # type: ignore[arg-type]
+        controller = policy_controller(load_policy_folder(policy)[0])
         imagine = imagined_flights(
             self.plant, task, controller, model, settings.population, settings.starts
         )

@@ -48,6 +48,17 @@ def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return columns, table
 
 
+def objective_rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return how predictions fared: one row an objective, and one for all of them at once."""
+    share = f"inside {100 * study['coverage']:g}% interval"
+    columns = ["objective", "unit", "half width", share, "optimism"]
+    table = []
+    for o in study["objectives"]:
+        width = "exact" if o["exact"] else _text(o["half_width"])
+        table.append([o["name"], o["unit"], width, _percent(o["inside"]), _text(o["optimism"])])
+    return columns, [*table, ["all at once", "", "", _percent(study["inside_all"]), ""]]
+
+
 def conclude(
     trials: Trials,
     space: DesignSpace,
@@ -189,6 +200,10 @@ def _share(found: Sequence[bool | None]) -> float | None:
 
 def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
     return {name: number(x) for name, x in zip(names, values, strict=True)}
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.3g}%"
 
 
 def _text(value: float | None) -> str:

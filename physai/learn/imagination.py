@@ -32,7 +32,7 @@ class Conditions:
         delayed: share of machines whose actions come one control period late.
     """
 
-    design_spread: float = 0.2
+    design_spread: float = 0.25
     gusts: float = 1.0
     sensor_noise: float = 1.0
     delayed: float = 0.5

@@ -33,6 +33,7 @@ from physai.rollout.engine import TruePlant
 from physai.state import State
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.model import Surrogate
+from physai.surrogate.store import load_surrogate
 from physai.task import Task
 
 CHUNK = 10  # updates in one compiled call
@@ -64,13 +65,12 @@ class _Progressing(NamedTuple):
 def learn_policy(
     plant: Plant,
     task: Task,
-    surrogate: Surrogate,
-    folder: Path,
-    inputs: Mapping[str, Source],
+    surrogate: str | Path,
+    folder: str | Path,
     settings: LearnSettings | None = None,
     conditions: Conditions | None = None,
     seed: int = 0,
-    start: Policy | None = None,
+    start: str | Path | None = None,
     progress: Progress = silent,
 ) -> tuple[Policy, Comparison]:
     """Learn a policy, resumably, and write it as an artefact.
@@ -78,22 +78,26 @@ def learn_policy(
     Args:
         plant: the true machine, for the comparison.
         task: what to do; `physai.task.design_aware` makes the policy see the design.
-        surrogate: where to learn.
+        surrogate: folder of the surrogate to learn in.
         folder: of the policy; its training state is kept in `<folder>.training` until it is done.
-        inputs: sources for the manifest, at least the surrogate's folder.
         settings: how to learn.
         conditions: what the imagined machines meet.
         seed: of everything random.
-        start: a policy to go on from (None: a fresh one).
+        start: folder of a policy to go on from (None: a fresh one).
         progress: called as learning goes on.
 
     Returns:
         The policy and its last comparison with the true simulator, without disturbances.
     """
     settings, conditions = settings or LearnSettings(), conditions or Conditions()
+    folder, inputs = Path(folder), learn_inputs(plant, surrogate, start)
+    model = load_surrogate(surrogate, plant)
     imagination = Imagination(plant, task, conditions)
     key = jax.random.key(seed)
-    policy = start or _fresh_policy(plant, imagination, settings, jax.random.fold_in(key, 0))
+    if start is None:
+        policy = _fresh_policy(plant, imagination, settings, jax.random.fold_in(key, 0))
+    else:
+        policy = load_policy_folder(start)[0]
     learner = init_learning(policy, imagination, settings, jax.random.fold_in(key, 1))
     chunks = -(-settings.updates // CHUNK)
     update = update_policy(imagination, settings, CHUNK)
@@ -101,10 +105,10 @@ def learn_policy(
 
     def advance(index: int, state: _Progressing) -> _Progressing:
         chunk_key = jax.random.fold_in(jax.random.fold_in(key, 2), index)
-        learner, reward = update(state.learner, surrogate, chunk_key)
+        learner, reward = update(state.learner, model, chunk_key)
         row = [float((index + 1) * CHUNK), float(reward[-1]), np.nan, np.nan]
         if (index + 1) % CHECK_EVERY == 0 or index + 1 == chunks:
-            seen = judge.compare(surrogate, learner.policy)
+            seen = judge.compare(model, learner.policy)
             row[2:] = [seen.imagined, seen.true]
         return _Progressing(learner, state.curve.at[index].set(jnp.array(row)))
 
@@ -122,6 +126,14 @@ def learn_policy(
         write_manifest(temporary, "policy", inputs, own, seed)
     checkpoints.remove()
     return policy, Comparison(float(curve[-1, 2]), float(curve[-1, 3]))
+
+
+def learn_inputs(
+    plant: Plant, surrogate: str | Path, start: str | Path | None
+) -> dict[str, Source]:
+    """Return what a policy is made from, by role."""
+    inputs: dict[str, Source] = {"surrogate": Path(surrogate), "plant": plant}
+    return inputs if start is None else {**inputs, "start": Path(start)}
 
 
 def load_policy_folder(folder: str | Path) -> tuple[Policy, dict[str, Any]]:

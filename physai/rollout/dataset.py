@@ -60,9 +60,19 @@ class Dataset:
     meta: dict[str, Any]
 
     @property
-    def steps(self) -> int:
+    def periods(self) -> int:
         """Control periods of an episode, T."""
         return self.meta["steps"]
+
+    @property
+    def steps(self) -> int:
+        """Control periods of valid data in all splits together."""
+        return sum(count["valid_steps"] for count in self.counts.values())
+
+    @property
+    def diverged(self) -> int:
+        """Number of episodes that diverged; they are in no split."""
+        return len(self.meta["diverged_rows"])
 
     @property
     def symmetry(self) -> Symmetry:
@@ -86,9 +96,8 @@ class Dataset:
         rows = np.arange(self.meta["splits"][split])
         return self._load(split, rows[~np.isin(rows + first, self.meta["diverged_rows"])])
 
-    @property
-    def diverged(self) -> Episodes:
-        """The episodes that diverged; `length` is the number of control periods before."""
+    def diverged_episodes(self) -> Episodes:
+        """Load the episodes that diverged; `length` is the number of control periods before."""
         return self._load("diverged", np.array(self.meta["diverged_rows"], int))
 
     def _load(self, group: str, rows: np.ndarray) -> Episodes:
@@ -106,12 +115,12 @@ class Dataset:
                     f"in episode {row}; collect this dataset again"
                 )
             arrays[name] = values
-        moments = (len(rows), self.steps + 1)
+        moments = (len(rows), self.periods + 1)
         for name in ("command", "design"):
             constant = arrays[name][:, None]
             arrays[name] = np.broadcast_to(constant, (*moments, constant.shape[-1]))
         length = arrays["length"].astype(np.int32)
-        passed = np.minimum(np.arange(self.steps + 1), length[:, None])
+        passed = np.minimum(np.arange(self.periods + 1), length[:, None])
         time = arrays["start_time"][:, None] + passed * self.meta["control_period"]
         return Episodes(
             State(

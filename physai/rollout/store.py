@@ -161,13 +161,7 @@ class Writer:
 
     def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
         self.folder, self.meta = folder, meta
-        root = zarr.open_group(folder, mode="r+")
-        self._arrays: dict[tuple[str, str], Any] = {
-            (group, name): root[f"{group}/{name}"]
-            for group in (*SPLITS, "diverged")
-            for name, shape in shapes(meta).items()
-            if 0 not in shape
-        }
+        self._arrays: dict[str, Any] = {}
 
     def write(self, group: str, first: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write the rows from `first` of a group: a whole shard, or the last of a split."""
@@ -175,7 +169,10 @@ class Writer:
             for name, values in arrays.items():
                 if 0 in values.shape[1:]:
                     continue
-                self._arrays[group, name][first : first + len(values)] = values
+                path = f"{group}/{name}"
+                if path not in self._arrays:
+                    self._arrays[path] = zarr.open_array(self.folder / path, mode="r+")
+                self._arrays[path][first : first + len(values)] = values
                 index = [first // self.meta["shard_episodes"], *[0] * (values.ndim - 1)]
                 _sync(self.folder.joinpath(group, name, "c", *map(str, index)))
 

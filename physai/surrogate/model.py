@@ -86,10 +86,11 @@ class Surrogate:
         return jax.tree.leaves(self.parameters)[0].shape[0]
 
     def subset(self, key: jax.Array, count: int) -> Surrogate:
-        """Return a surrogate of `count` members, drawn without replacement (all, if fewer)."""
+        """Return a surrogate of `count` neighbouring members, drawn at random (all, if fewer)."""
         if count >= self.members:
             return self
-        chosen = jax.random.permutation(key, self.members)[:count]
+        first = jax.random.randint(key, (), 0, self.members)
+        chosen = (first + jnp.arange(count)) % self.members
         return replace(self, parameters=jax.tree.map(lambda p: p[chosen], self.parameters))
 
     def step(self, state: State, action: Array, disturbance: Array | None = None) -> State:
