@@ -84,16 +84,32 @@ def quaternion_conjugate(q: Array) -> jax.Array:
     return jnp.asarray(q) * jnp.array([1.0, -1.0, -1.0, -1.0])
 
 
+def rotation_matrix(q: Array) -> jax.Array:
+    """Return the matrices `[..., 3, 3]` of unit quaternions `[..., 4]`, body to world frame."""
+    w, x, y, z = jnp.moveaxis(jnp.asarray(q), -1, 0)
+    entries = [
+        1.0 - 2.0 * (y * y + z * z),
+        2.0 * (x * y - w * z),
+        2.0 * (x * z + w * y),
+        2.0 * (x * y + w * z),
+        1.0 - 2.0 * (x * x + z * z),
+        2.0 * (y * z - w * x),
+        2.0 * (x * z - w * y),
+        2.0 * (y * z + w * x),
+        1.0 - 2.0 * (x * x + y * y),
+    ]
+    return jnp.stack(entries, axis=-1).reshape(*w.shape, 3, 3)
+
+
 def rotate(q: Array, v: Array) -> jax.Array:
     """Rotate vectors `v [..., 3]` by unit quaternions `q [..., 4]`: body frame to world frame."""
-    w, u = q[..., :1], q[..., 1:]
-    t = 2.0 * jnp.cross(u, v)
-    return v + w * t + jnp.cross(u, t)
+    # A product and a sum, not a matrix product: XLA fuses it, and shares the matrix among calls.
+    return jnp.sum(rotation_matrix(q) * jnp.asarray(v)[..., None, :], axis=-1)
 
 
 def rotate_inverse(q: Array, v: Array) -> jax.Array:
     """Rotate vectors by the inverse of `q`: world frame to body frame."""
-    return rotate(quaternion_conjugate(q), v)
+    return jnp.sum(rotation_matrix(q) * jnp.asarray(v)[..., :, None], axis=-2)
 
 
 def quaternion_exp(rotation: Array) -> jax.Array:

@@ -37,8 +37,8 @@ from physai.surrogate.store import load_surrogate
 from physai.task import Task
 
 CHUNK = 10  # updates in one compiled call
-CHECK_EVERY = 5  # chunks between two looks at the true simulator
-CHECK_FLIGHTS = 100
+CHECK_EVERY = 10  # chunks between two looks at the true simulator
+CHECK_FLIGHTS = 64
 POLICY, CARD, CURVE = "policy.safetensors", "policy.json", "learning.csv"
 
 
