@@ -63,7 +63,7 @@ class RunSettings:
         shortfall: share by which the true return may fall short of the imagined one before a round.
     """
 
-    rollout: RolloutSettings = RolloutSettings(train=1792, calibration=512, test=512, duration=1.2)
+    rollout: RolloutSettings = RolloutSettings()
     fit: FitSettings = FitSettings()
     learn: LearnSettings = LearnSettings()
     conditions: Conditions = Conditions()
@@ -350,9 +350,9 @@ def _export(r: _Run, policy: Path, certificate: Path) -> Path:
 def export_policy(
     plant: Plant,
     task: Task,
-    policy: Path,
-    folder: Path,
-    certificate: Path | None = None,
+    policy: str | Path,
+    folder: str | Path,
+    certificate: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -362,14 +362,14 @@ def export_policy(
     if len(card["observations"]) != task.no:
         task = design_aware(task, plant)
     parity = write_bundle(
-        folder,
+        Path(folder),
         weights,
         task.observations,
         plant.actions,
         1.0 / plant.control_period,
         plant.trim,
-        {"plant": plant, "policy": policy},
-        certificate,
+        {"plant": plant, "policy": Path(policy)},
+        None if certificate is None else Path(certificate),
         seed=seed,
         name=plant.name,
     )

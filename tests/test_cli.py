@@ -119,7 +119,7 @@ def test_single_verbs_on_the_artefacts(cli, out: Path, tmp_path: Path) -> None:
     assert status == 0 and json.loads(shown)["c99_max_error"] <= 1e-5
     status, shown, _ = cli("bench", "quadrotor", "--surrogate", surrogate)
     assert status == 0 and "control steps/s" in shown
-    status, shown, _ = cli("report", out)
+    status, shown, _ = cli("report", "--out", out)
     assert status == 0
 
 

@@ -280,7 +280,7 @@ def test_the_reference_has_every_option_of_a_verb(verb: str) -> None:
     assert documented(f"`{verb}`") == options_of(verbs.VERBS[verb])[0]
 
 
-@pytest.mark.parametrize("settings", sorted(settings_classes(), key=lambda c: c.__name__))
+@pytest.mark.parametrize("settings", sorted(settings_classes(), key=str))
 def test_the_reference_has_every_option_of_the_settings(settings: type) -> None:
     words = re.findall("[A-Z][a-z]+", settings.__name__)
     title = words[0] if words[0] == "Conditions" else f"{words[0]} settings"

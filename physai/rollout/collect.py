@@ -52,13 +52,13 @@ _IDENTITY = (
 class RolloutSettings:
     """How much to collect and how."""
 
-    train: int = 2048
+    train: int = 1792
     """Episodes to fit on."""
-    calibration: int = 256
+    calibration: int = 512
     """Episodes to calibrate uncertainty on."""
-    test: int = 256
+    test: int = 512
     """Episodes to score on. Each split has designs, starts and noise of its own."""
-    duration: float | None = 2.0
+    duration: float | None = 1.2
     """Seconds of an episode (None: the task's); a plant that nobody controls is soon far away."""
     designs_per_shard: int = 64
     """Distinct designs among the episodes of a shard, a power of two; 0: the nominal one only."""
@@ -84,8 +84,8 @@ def collect(
     plant: Plant,
     task: Task,
     folder: str | Path,
-    settings: RolloutSettings,
-    seed: int,
+    settings: RolloutSettings = RolloutSettings(),
+    seed: int = 0,
     controller: HostController | None = None,
     progress: Progress = silent,
     policy_folder: str | Path | None = None,

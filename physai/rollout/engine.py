@@ -126,17 +126,26 @@ class TruePlant:
 
     def _read(self, before: State) -> State:
         after = {name: live.copy() for live, name in self._live}
-        # mj_step resets a simulation whose state it finds bad: finite, plausible and wrong. Only
-        # the counters tell. What turns bad in the very last physics step is found below.
-        self.valid &= self._warnings.sum(1) == self._warned
-        self.valid &= np.abs(after["qvel"]).max(1, initial=0.0) < SPEED_LIMIT
-        # A sum is not finite when a term is not, and costs one pass instead of two.
-        self.valid &= np.isfinite(after["qpos"].sum(1) + after["act"].sum(1))
-        if not self.valid.all():
+        # Numbers over the whole batch first: looking at every row costs five times as much.
+        if not (self.valid.all() and self._sound(after, None)):
+            self.valid &= self._sound(after, 1)
             lost = ~self.valid
             for live, name in self._live:
                 live[lost] = after[name][lost] = np.asarray(getattr(before, name))[lost]
         return State(**after, command=np.asarray(before.command), design=np.asarray(before.design))
+
+    def _sound(self, after: dict[str, np.ndarray], axis: int | None) -> np.ndarray | np.bool_:
+        """Tell for the whole batch (axis None) or row by row (1) that nothing has diverged."""
+        # mj_step resets a simulation whose state it finds bad: finite, plausible and wrong. Only
+        # the counters tell. What turns bad in the very last physics step shows in the state.
+        warned = self._warned.sum() if axis is None else self._warned
+        qvel, rest = after["qvel"], after["qpos"].sum(axis) + after["act"].sum(axis)
+        return (
+            (self._warnings.sum(axis) == warned)
+            & (qvel.max(axis, initial=0.0) < SPEED_LIMIT)
+            & (qvel.min(axis, initial=0.0) > -SPEED_LIMIT)
+            & np.isfinite(rest)  # a sum is not finite when a term is not
+        )
 
 
 class quiet_warnings:

@@ -40,7 +40,7 @@ FORMAT = "physai.dataset/1"
 MOMENTS = ("qpos", "qvel", "act")
 PERIODS = ("action", "disturbance")
 CONSTANTS = ("command", "design", "start_time")
-_CHUNK = 64  # episodes; zarr spends 0.5 ms on each chunk, whatever its size
+_CHUNK = 128  # episodes; zarr spends 0.5 ms on each chunk, whatever its size
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
