@@ -10,7 +10,7 @@ is paused while as many bare steps are timed. So whatever else the machine does 
 time is given too; it says what remains of the ratio when other processes want the same cores.
 Compiling jax functions, which happens once a process, is left to a first run and reported apart.
 
-    python experiments/collect_throughput.py            # about two minutes
+    python experiments/collect_throughput.py            # minutes
     python experiments/collect_throughput.py --smoke    # seconds, and no file
 """
 

@@ -25,6 +25,7 @@ STEPS_HELD = 50  # control periods in HOLD
 POSITION_LIMIT = 0.05  # m
 ATTITUDE_LIMIT = 5.0  # degrees
 FAILED_DISTANCE = 8.0  # m
+FAILED_RATE = 20.0  # rad/s
 
 
 def _vector(name: str, unit: str, limit: float, noise: float) -> tuple[ObservationChannel, ...]:
@@ -117,7 +118,7 @@ def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
     # Nearly proportional to the error down to a fifth of the limits: a square would forgive the
     # last centimetre.
     distance_cost = jnp.sqrt(offset + 0.01**2) - 0.01
-    attitude_cost = 0.3 * (jnp.sqrt(turned + 0.02**2) - 0.02)
+    attitude_cost = 0.4 * (jnp.sqrt(turned + 0.02**2) - 0.02)
     # Saturates outside: it says nothing of the way there, and much of the last centimetres and
     # degrees.
     hold_cost = 0.5 * (1.0 - jnp.exp(-0.5 * (offset / 0.03**2 + turned / 0.08**2)))
@@ -128,8 +129,9 @@ def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
 
 
 def terminated(state: State) -> jax.Array:
-    """Return whether the machine is lost: farther than 8 m from the command."""
-    return position_error(state) > FAILED_DISTANCE
+    """Return whether the machine is lost: farther than 8 m from the command, or past 20 rad/s."""
+    rate = jnp.linalg.norm(state.qvel[..., 3:6], axis=-1)
+    return (position_error(state) > FAILED_DISTANCE) | (rate > FAILED_RATE)
 
 
 def _held(measure):

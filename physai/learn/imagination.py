@@ -132,7 +132,8 @@ class Imagination:
         def period(m: Machines, drawn: tuple[jax.Array, jax.Array]) -> tuple[Machines, Flight]:
             return self._period(surrogate, policy, m, fresh, *drawn)
 
-        return jax.lax.scan(period, machines, (shocks, noise))
+        # Recomputing a period in the backward pass is cheaper than storing its many small arrays.
+        return jax.lax.scan(jax.checkpoint(period), machines, (shocks, noise))
 
     def _period(
         self,

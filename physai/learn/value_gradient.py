@@ -50,7 +50,7 @@ class LearnSettings:
     critic_hidden: tuple[int, ...] = (64, 64)
     machines: int = 192
     horizon: int = 32
-    updates: int = 600
+    updates: int = 450
     policy_rate: float = 8e-3
     critic_rate: float = 3e-3
     critic_passes: int = 8

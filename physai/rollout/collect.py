@@ -62,7 +62,7 @@ class RolloutSettings:
     """Seconds of an episode (None: the task's); a plant that nobody controls is soon far away."""
     designs_per_shard: int = 64
     """Distinct designs among the episodes of a shard, a power of two; 0: the nominal one only."""
-    shard_episodes: int = 512
+    shard_episodes: int = 1024
     """Episodes that are simulated side by side and written together."""
     excitation: Excitation = field(default_factory=Excitation)
     """How hard the plant is shaken."""

@@ -57,7 +57,7 @@ class FitSettings:
     members: int = 4
     width: int = 64
     depth: int = 2
-    steps: int = 12_000
+    steps: int = 9_000
     batch: int = 256
     learning_rate: float = 1e-2
     fine_steps: int = 500

@@ -33,7 +33,7 @@ from physai.state import State
 from physai.task import Task
 from physai.verify.scenarios import Scenarios, take
 
-BLOCK = 100
+BLOCK = 500
 
 
 @jax.tree_util.register_dataclass
