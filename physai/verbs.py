@@ -16,6 +16,7 @@ from physai.console import print_json, progress_bars, stdout
 from physai.control.controller import BatchController, batch_controller, policy_controller
 from physai.design.study import StudySettings, run_study
 from physai.errors import InputError
+from physai.export.bundle import read_contract
 from physai.export.compiled import compiled_controller
 from physai.flow import RunSettings, export_policy, report_run, run, write_score
 from physai.learn.imagination import Conditions
@@ -335,16 +336,19 @@ def _load(plant: str) -> tuple[Plant, Task]:
 def _controller(folder: Path, task: Task, plant: Plant) -> tuple[BatchController, Task, str]:
     """Load what flies: a policy, design-aware where its card says so, or a bundle's C code."""
     if (folder / "contract.json").is_file():
-        return compiled_controller(folder), task, "bundle"
-    policy, card = load_policy_folder(folder)
-    if len(card["observations"]) != task.no:
-        task = design_aware(task, plant)
-    if len(card["observations"]) != task.no:
-        raise InputError(
-            f"{folder}: the policy sees {len(card['observations'])} channels, the task gives "
-            f"{task.no}; was it learned for another plant?"
-        )
-    return batch_controller(policy_controller(policy)), task, "policy"
+        seen, role = len(read_contract(folder).observations), "bundle"
+        controller = compiled_controller(folder)
+    else:
+        policy, card = load_policy_folder(folder)
+        seen, role = len(card["observations"]), "policy"
+        controller = batch_controller(policy_controller(policy))
+    for candidate in (task, design_aware(task, plant)):
+        if candidate.no == seen:
+            return controller, candidate, role
+    raise InputError(
+        f"{folder}: the {role} sees {seen} channels, the task gives {task.no}; "
+        "was it learned for another plant?"
+    )
 
 
 def _done(result: Any, json: bool, draw: Callable[[Any], None]) -> int:
