@@ -183,11 +183,16 @@ def main(settings: Settings) -> None:
     print(f"before the first shard  {medians['start_s']:10.2f} s ({first_start:.2f} s at first)")
     print(f"valid data              {valid / work:10.3f} of the periods, the rest is after an end")
     if not settings.smoke:
-        write_rows(settings, steps, valid / work, first_start, rows)
+        write_rows(settings, rollout, steps, valid / work, first_start, rows)
 
 
 def write_rows(
-    settings: Settings, steps: int, valid: float, first_start: float, rows: list[dict[str, float]]
+    settings: Settings,
+    rollout: RolloutSettings,
+    steps: int,
+    valid: float,
+    first_start: float,
+    rows: list[dict[str, float]],
 ) -> None:
     """Write one row a repeat, with what it was measured on."""
     about = {
@@ -202,6 +207,8 @@ def write_rows(
         "plant": settings.plant,
         "episodes": settings.episodes,
         "steps": steps,
+        "shard_episodes": rollout.shard_episodes,
+        "designs_per_shard": rollout.designs_per_shard,
         "valid_share": round(valid, 4),
         "start_in_new_process_s": round(first_start, 2),
     }

@@ -267,7 +267,11 @@ def _learn(
 def describe(folder: Path) -> str:
     """Say in a few words what an artefact holds."""
     if (folder / "policy.json").is_file() and (card := read_json(folder / "policy.json")):
-        return f"return {card['true_return']:.2f} true, {card['imagined_return']:.2f} imagined"
+        true, imagined = (
+            "none" if card[k] is None else f"{card[k]:.2f}"
+            for k in ("true_return", "imagined_return")
+        )
+        return f"return {true} true, {imagined} imagined"
     if (folder / "surrogate.json").is_file() and (card := read_json(folder / "surrogate.json")):
         return f"{card['members']} members on {card['data']['training_steps']:,} steps"
     if (folder / "score.json").is_file() and (card := read_json(folder / "score.json")):

@@ -13,7 +13,7 @@ import pytest
 from physai.control.policy import Policy, init_policy, load_policy
 from physai.errors import InputError
 from physai.learn.imagination import Conditions, Flight, Imagination
-from physai.learn.learn import Judge, learn_policy, load_policy_folder
+from physai.learn.learn import Comparison, Judge, learn_policy, load_policy_folder
 from physai.learn.value_gradient import (
     LearnSettings,
     LearnState,
@@ -240,8 +240,10 @@ def test_the_judge_flies_the_true_plant(plant: Plant, task: Task, surrogate: Sur
         jax.random.key(0), (4,), np.zeros(19), np.ones(19), np.zeros(4), np.ones(4), np.zeros(4)
     )
     other = judge.compare(surrogate, idle)
+    assert seen.true is not None and seen.imagined is not None and other.true is not None
     assert seen.true != pytest.approx(other.true, rel=1e-3)
     assert seen.shortfall == pytest.approx((seen.imagined - seen.true) / abs(seen.imagined))
+    assert Comparison(None, -1.0).shortfall == np.inf
 
 
 def test_a_policy_folder_that_is_none_is_refused(tmp_path: Path) -> None:

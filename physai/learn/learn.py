@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,14 +45,22 @@ POLICY, CARD, CURVE = "policy.safetensors", "policy.json", "learning.csv"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean return of the same starts, in the surrogate and in the true simulator."""
+    """Mean return of the same starts, in the surrogate and in the true simulator.
 
-    imagined: float
-    true: float
+    None where a flight blew up, so that there is no number.
+    """
+
+    imagined: float | None
+    true: float | None
 
     @property
     def shortfall(self) -> float:
-        """How far the true return falls short, as a share of the imagined one's magnitude."""
+        """How far the true return falls short, as a share of the imagined one's magnitude.
+
+        Infinite where either is missing.
+        """
+        if self.imagined is None or self.true is None:
+            return math.inf
         return (self.imagined - self.true) / max(abs(self.imagined), 1e-9)
 
 
@@ -109,7 +118,7 @@ def learn_policy(
         row = [float((index + 1) * CHUNK), float(reward[-1]), np.nan, np.nan]
         if (index + 1) % CHECK_EVERY == 0 or index + 1 == chunks:
             seen = judge.compare(model, learner.policy)
-            row[2:] = [seen.imagined, seen.true]
+            row[2:] = [np.nan if x is None else x for x in (seen.imagined, seen.true)]
         return _Progressing(learner, state.curve.at[index].set(jnp.array(row)))
 
     own = {"settings": asdict(settings), "conditions": asdict(conditions), "seed": seed}
@@ -125,7 +134,7 @@ def learn_policy(
         _write(temporary, policy, task, curve, own)
         write_manifest(temporary, "policy", inputs, own, seed)
     checkpoints.remove()
-    return policy, Comparison(float(curve[-1, 2]), float(curve[-1, 3]))
+    return policy, Comparison(_finite(curve[-1, 2]), _finite(curve[-1, 3]))
 
 
 def learn_inputs(
@@ -160,7 +169,8 @@ class Judge:
 
     def compare(self, surrogate: Surrogate, policy: Policy) -> Comparison:
         """Return the mean return of both worlds."""
-        return Comparison(float(self._imagine(surrogate, policy)), self._true(policy))
+        imagined = _finite(self._imagine(surrogate, policy))
+        return Comparison(imagined, _finite(self._true(policy)))
 
     def _imagined(self, surrogate: Surrogate, policy: Policy) -> jax.Array:
         def period(state: State, _: None):
@@ -208,8 +218,8 @@ def _write(
         {
             **own,
             "observations": [asdict(c) for c in task.observations],
-            "imagined_return": float(curve[-1, 2]),
-            "true_return": float(curve[-1, 3]),
+            "imagined_return": _finite(curve[-1, 2]),
+            "true_return": _finite(curve[-1, 3]),
         },
     )
     text = io.StringIO()
@@ -218,6 +228,10 @@ def _write(
     for row in curve:
         writer.writerow(["" if np.isnan(x) else f"{x:.9g}" for x in row])
     atomic_write(folder / CURVE, text.getvalue())
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _as_json(value: Any) -> Any:
