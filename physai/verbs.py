@@ -336,7 +336,7 @@ def _load(plant: str) -> tuple[Plant, Task]:
 def _controller(folder: Path, task: Task, plant: Plant) -> tuple[BatchController, Task, str]:
     """Load what flies: a policy, design-aware where its card says so, or a bundle's C code."""
     if (folder / "contract.json").is_file():
-        seen, role = len(read_contract(folder).observations), "bundle"
+        seen, role = len(read_contract(folder / "contract.json").observations), "bundle"
         controller = compiled_controller(folder)
     else:
         policy, card = load_policy_folder(folder)

@@ -156,7 +156,7 @@ def test_unknown_plant_lists_those_there_are(cli, tmp_path: Path) -> None:
     [
         (('timestep="0.004"', 'timestep="0.003"'), ("multiple of the time step", "0.003")),
         (("<freejoint", "<freejiont"), ("plant.xml", "freejiont")),
-        (('ctrlrange="0 1"', 'ctrlrange="1 0"'), ("plant.xml",)),
+        (('ctrlrange="0 1"', 'ctrlrange="1 0"'), ("rotor_1", "ctrlrange")),
     ],
 )
 def test_a_broken_plant_is_named_with_its_file(cli, tmp_path: Path, change, words) -> None:

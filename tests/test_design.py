@@ -7,7 +7,7 @@ import itertools
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from physai.design.study import StudySettings, run_study
 from physai.design.summary import conclude, objective_rows, rows
 from physai.design.variables import design_space, sobol
 from physai.errors import InputError
+from physai.learn.learn import learn_inputs
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, load_plant
 from physai.provenance import atomic_folder, check_chain, write_json, write_manifest
@@ -624,9 +625,8 @@ def saturating_pd(plant: Plant) -> Policy:
 def taught(monkeypatch):
     """Write the saturating PD controller where a policy would be learned."""
 
-    def learn(plant, task, surrogate, folder, inputs, settings, conditions, seed, progress):
-        from dataclasses import asdict
-
+    def learn(plant, task, surrogate, folder, settings, conditions, seed, progress):
+        inputs = learn_inputs(plant, surrogate, None)
         own = {"settings": asdict(settings), "conditions": asdict(conditions), "seed": seed}
         with atomic_folder(folder) as temporary:
             save_policy(temporary / "policy.safetensors", saturating_pd(plant))

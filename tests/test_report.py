@@ -32,7 +32,7 @@ from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.task import Requirement, load_task
-from physai.verify import VerifySettings, load_certificate, verify
+from physai.verify import VerifySettings, certify, load_certificate
 from physai.verify.replay import read_arrays
 
 PLANT = load_plant("quadrotor")
@@ -132,7 +132,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two certificates and the training curves."""
     folder = tmp_path_factory.mktemp("run")
     controller = batch_controller(geometric_controller(PLANT))
-    verify(PLANT, TASK, controller, folder / "certificate", 12, 1, settings=FEW)
+    certify(PLANT, TASK, controller, folder / "certificate", 12, 1, settings=FEW)
     (folder / "fit.csv").write_text("stage,step,loss\none step,250,0.5\none step,500,0.25\n")
     for i in range(2):
         (folder / f"learning-{i}.csv").write_text(
@@ -313,7 +313,7 @@ def test_names_from_data_are_escaped(run: Path, parts: ReportParts, tmp_path: Pa
         TASK, requirements=(replace(TASK.requirements[0], name=HOSTILE, unit="$m_{<b>"),)
     )
     controller = batch_controller(geometric_controller(PLANT))
-    verify(PLANT, task, controller, tmp_path / "certificate", 2, settings=FEW)
+    certify(PLANT, task, controller, tmp_path / "certificate", 2, settings=FEW)
     hostile = replace(
         parts,
         plant=replace(PLANT, name=HOSTILE),
@@ -361,7 +361,7 @@ def test_flights_that_all_fail_are_reported_not_hidden(parts: ReportParts, tmp_p
     def crash(cstate: object, observation: np.ndarray) -> tuple[object, np.ndarray]:
         return cstate, np.full((len(observation), PLANT.nu), np.nan)
 
-    verify(
+    certify(
         PLANT,
         TASK,
         BatchController(lambda n: None, crash),
