@@ -25,6 +25,7 @@ import numpy as np
 
 from physai.control.controller import Controller
 from physai.plant import Plant
+from physai.state import quaternion_exp, rotation_matrix
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,10 @@ def geometric_controller(plant: Plant, gains: Gains = Gains()) -> Controller:
         return jnp.zeros(3), jnp.zeros(3), jnp.zeros((), bool)
 
     def step(cstate: Any, observation: jax.Array) -> tuple[Any, jax.Array, dict]:
-        error, velocity, up, north, rate = observation[:15].reshape(5, 3)
+        error, velocity, _, turned, rate = observation[:15].reshape(5, 3)
         throttle = observation[15:19]
-        up = up / jnp.linalg.norm(up)
-        north = north - jnp.dot(north, up) * up
-        north = north / jnp.linalg.norm(north)
-        to_heading = jnp.stack([north, jnp.cross(up, north), up])
+        to_heading = rotation_matrix(quaternion_exp(turned))
+        north, up = to_heading[0], to_heading[2]
 
         error, measured = to_heading @ error, to_heading @ velocity
         estimate, wind, flying = cstate

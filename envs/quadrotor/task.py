@@ -36,7 +36,7 @@ OBSERVATIONS = (
     *_vector("position_error", "m", 10.0, 0.002),
     *_vector("velocity", "m/s", 15.0, 0.02),
     *_vector("up", "1", 1.0, 0.002),
-    *_vector("north", "1", 1.0, 0.002),
+    *_vector("attitude_error", "rad", 3.1416, 0.002),
     *_vector("angular_velocity", "rad/s", 30.0, 0.02),
     *(ObservationChannel(f"rotor_{i}", "1", 0.0, 1.0, 0.005) for i in (1, 2, 3, 4)),
 )
@@ -76,21 +76,22 @@ def excitation(key: jax.Array, design: jax.Array) -> State:
     return _start(key, design, reach=2.0, tilt=0.6 * jnp.pi, speed=5.0, turn=6.0)
 
 
-def _commanded_attitude(state: State) -> jax.Array:
-    return quaternion_from_axis_angle(jnp.array([0.0, 0.0, 1.0]), state.command[3])
+def _turn_from_command(state: State) -> jax.Array:
+    """Rotation from level at the commanded heading to the machine's attitude, a quaternion."""
+    level = quaternion_from_axis_angle(jnp.array([0.0, 0.0, 1.0]), state.command[3])
+    return quaternion_multiply(quaternion_conjugate(level), state.qpos[3:7])
 
 
 def observe(state: State) -> jax.Array:
     """Return what the flight computer knows, all vectors in the body frame `[19]`."""
     attitude = state.qpos[3:7]
-    heading = state.command[3]
-    north = jnp.array([jnp.cos(heading), jnp.sin(heading), 0.0])
     return jnp.concatenate(
         [
             rotate_inverse(attitude, state.qpos[:3] - state.command[:3]),
             rotate_inverse(attitude, state.qvel[:3]),
             rotate_inverse(attitude, jnp.array([0.0, 0.0, 1.0])),
-            rotate_inverse(attitude, north),
+            # Jumps at half a turn, where a continuous error could not say which way is shorter.
+            quaternion_log(_turn_from_command(state)),
             state.qvel[3:6],
             state.act,
         ]
@@ -104,21 +105,18 @@ def position_error(state: State) -> jax.Array:
 
 def attitude_error(state: State) -> jax.Array:
     """Angle between the attitude and level at the commanded heading, rad."""
-    error = quaternion_multiply(quaternion_conjugate(_commanded_attitude(state)), state.qpos[3:7])
+    error = _turn_from_command(state)
     return 2.0 * jnp.arctan2(jnp.linalg.norm(error[1:]), jnp.abs(error[0]))
 
 
 def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
     """Return minus the cost of a control period: distance, attitude, speed, turning and effort."""
     offset = jnp.sum(jnp.square(next_state.qpos[:3] - next_state.command[:3]))
-    error = quaternion_multiply(
-        quaternion_conjugate(_commanded_attitude(next_state)), next_state.qpos[3:7]
-    )
-    turned = jnp.sum(jnp.square(quaternion_log(error)))
+    turned = jnp.sum(jnp.square(quaternion_log(_turn_from_command(next_state))))
     # Nearly proportional to the error down to a fifth of the limits: a square would forgive the
     # last centimetre.
     distance_cost = jnp.sqrt(offset + 0.01**2) - 0.01
-    attitude_cost = 0.4 * (jnp.sqrt(turned + 0.02**2) - 0.02)
+    attitude_cost = 0.3 * (jnp.sqrt(turned + 0.02**2) - 0.02)
     # Saturates outside: it says nothing of the way there, and much of the last centimetres and
     # degrees.
     hold_cost = 0.5 * (1.0 - jnp.exp(-0.5 * (offset / 0.03**2 + turned / 0.08**2)))

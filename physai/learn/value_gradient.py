@@ -50,10 +50,10 @@ class LearnSettings:
     critic_hidden: tuple[int, ...] = (64, 64)
     machines: int = 192
     horizon: int = 32
-    updates: int = 450
+    updates: int = 600
     policy_rate: float = 8e-3
     critic_rate: float = 3e-3
-    critic_passes: int = 8
+    critic_passes: int = 4
     discount: float = 0.98
     trace: float = 0.95
     members: int = 2
