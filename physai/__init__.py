@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from physai.env.model import Model
     from physai.errors import InputError
     from physai.export.bundle import check_bundle
-    from physai.flow import RunSettings, export_policy, report_run, run, write_score
+    from physai.export.export import export_policy
+    from physai.flow import RunSettings, run
     from physai.learn.learn import learn_policy, load_policy_folder
     from physai.plant import Plant, load_plant
     from physai.provenance import check_chain
+    from physai.report.run import report_run
     from physai.rollout.collect import RolloutSettings, collect
     from physai.rollout.dataset import open_dataset
     from physai.rollout.engine import TruePlant
     from physai.state import State
     from physai.surrogate.model import Surrogate
-    from physai.surrogate.release import fit
+    from physai.surrogate.release import fit, write_score
     from physai.surrogate.store import load_surrogate
     from physai.task import Task, load_task
     from physai.verify.certificate import certify, load_certificate
@@ -38,16 +40,18 @@ _HOMES = {
     "env.model": ("Model",),
     "errors": ("InputError",),
     "export.bundle": ("check_bundle",),
-    "flow": ("RunSettings", "export_policy", "report_run", "run", "write_score"),
+    "export.export": ("export_policy",),
+    "flow": ("RunSettings", "run"),
     "learn.learn": ("learn_policy", "load_policy_folder"),
     "plant": ("Plant", "load_plant"),
     "provenance": ("check_chain",),
+    "report.run": ("report_run",),
     "rollout.collect": ("RolloutSettings", "collect"),
     "rollout.dataset": ("open_dataset",),
     "rollout.engine": ("TruePlant",),
     "state": ("State",),
     "surrogate.model": ("Surrogate",),
-    "surrogate.release": ("fit",),
+    "surrogate.release": ("fit", "write_score"),
     "surrogate.store": ("load_surrogate",),
     "task": ("Task", "load_task"),
     "verify.certificate": ("certify", "load_certificate"),

@@ -15,8 +15,8 @@ from typing import Any
 
 from physai.control.controller import batch_controller, policy_controller
 from physai.errors import InputError
-from physai.export.bundle import write_bundle
 from physai.export.compiled import compiled_controller
+from physai.export.export import export_policy
 from physai.export.parity import call_nanoseconds
 from physai.learn.imagination import Conditions
 from physai.learn.learn import Comparison, learn_inputs, learn_policy, load_policy_folder
@@ -25,22 +25,20 @@ from physai.plant import Plant, load_plant
 from physai.progress import Progress, silent
 from physai.provenance import (
     Source,
-    atomic_folder,
-    check_chain,
     is_complete,
     read_json,
     write_json,
-    write_manifest,
 )
-from physai.report.assemble import ReportParts, require_extra, write_report
+from physai.report.assemble import require_extra
 from physai.report.bench import bench
+from physai.report.run import last, report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.release import fit, join
-from physai.surrogate.score import ScoreSettings, score
+from physai.surrogate.release import fit, score_inputs, write_score
+from physai.surrogate.score import ScoreSettings
 from physai.surrogate.store import load_surrogate
-from physai.task import Task, design_aware, load_task
+from physai.task import Task, load_task
 from physai.verify.certificate import (
     Certificate,
     VerifySettings,
@@ -292,33 +290,6 @@ def _score(r: _Run, surrogate: Path, data: list[Dataset]) -> dict[str, Any]:
     return read_json(folder / "score.json")
 
 
-def score_inputs(surrogate: Path, data: list[Dataset]) -> dict[str, Source]:
-    """Return what a report card is made from, by role."""
-    return {
-        "surrogate": surrogate,
-        **{"dataset" if i == 0 else f"dataset-{i}": d.folder for i, d in enumerate(data)},
-    }
-
-
-def write_score(
-    plant: Plant,
-    surrogate: Path,
-    data: list[Dataset],
-    folder: Path,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Score a surrogate on the datasets' test episodes and write the report card to `folder`."""
-    progress("score", 0, 1)
-    test = join([dataset.episodes("test") for dataset in data])
-    card = score(load_surrogate(surrogate, plant), plant, test, ScoreSettings())
-    with atomic_folder(folder) as temporary:
-        write_json(temporary / "score.json", card)
-        write_manifest(temporary, "score", score_inputs(surrogate, data), ScoreSettings(), seed)
-    progress("score", 1, 1)
-    return card
-
-
 def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Path) -> Certificate:
     """Certify what lies in `source`: a policy, or a bundle, whose compiled C code flies."""
     chosen = VerifySettings().with_flights(settings.flights)
@@ -349,80 +320,3 @@ def _export(r: _Run, policy: Path, certificate: Path) -> Path:
     inputs: dict[str, Source] = {"plant": r.plant, "policy": policy, "certificate": certificate}
     make = lambda: export_policy(r.plant, r.task, policy, folder, certificate, r.seed, r.progress)
     return r.stage("bundle", folder, "bundle", None, inputs, make)
-
-
-def export_policy(
-    plant: Plant,
-    task: Task,
-    policy: str | Path,
-    folder: str | Path,
-    certificate: str | Path | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Export a policy folder as a bundle; returns the parity of C99 and ONNX with JAX."""
-    progress("export", 0, 1)
-    weights, card = load_policy_folder(policy)
-    if len(card["observations"]) != task.no:
-        task = design_aware(task, plant)
-    parity = write_bundle(
-        Path(folder),
-        weights,
-        task.observations,
-        plant.actions,
-        1.0 / plant.control_period,
-        plant.trim,
-        {"plant": plant, "policy": Path(policy)},
-        None if certificate is None else Path(certificate),
-        seed=seed,
-        name=plant.name,
-    )
-    progress("export", 1, 1)
-    return asdict(parity)
-
-
-def report_run(out: str | Path, plant: Plant | None = None) -> Path:
-    """Write `out/report/report.html` from the artefacts and the summary of a finished run.
-
-    Args:
-        out: folder of the run.
-        plant: the machine (None: load the one that the summary names).
-
-    Raises:
-        InputError: the run is not finished.
-    """
-    out = Path(out)
-    if not (out / "summary.json").is_file():
-        raise InputError(f"{out}: no finished run here; give `physai run` first")
-    summary = read_json(out / "summary.json")
-    plant = plant or load_plant(summary["source"])
-    rounds = len(summary["returns"])
-    folders = {what: out / last(what, rounds) for what in ("surrogate", "policy")}
-    inputs = {
-        **folders,
-        "score": out / "score",
-        "certificate": out / "certificate",
-        "bundle": out / "bundle",
-        "certificate-c99": out / "certificate-c99",
-    }
-    chain = [link for folder in inputs.values() for link in check_chain(folder)]
-    parts = ReportParts(
-        plant=plant,
-        task=load_task(plant),
-        score=read_json(out / "score" / "score.json"),
-        fit_curve=folders["surrogate"] / "fit.csv",
-        learning=[out / last("policy", n + 1) / "learning.csv" for n in range(rounds)],
-        comparisons=[Comparison(**c) for c in summary["returns"]],
-        certificates={"policy": out / "certificate", "c99": out / "certificate-c99"},
-        parity=summary["parity"],
-        bench=summary["speed"],
-        checks=list(plant.checks(plant)) if plant.checks else [],
-        stages=[(s["stage"], s["seconds"], s["result"]) for s in summary["stages"]],
-        chain=list({link.path: link for link in chain}.values()),
-    )
-    return write_report(out / "report", parts, inputs, summary["seed"])
-
-
-def last(what: str, rounds: int) -> str:
-    """Return the name of an artefact of the last of `rounds` rounds."""
-    return what if rounds == 1 else f"{what}-{rounds - 1}"

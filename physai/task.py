@@ -116,7 +116,7 @@ def load_task(plant: Plant) -> Task:
     Raises:
         InputError: no task.py, no TASK in it, or `observe` does not give one number a channel.
     """
-    module = load_module(plant.folder, "task") if plant.folder.is_dir() else None
+    module = load_module(plant.folder / "task.py")
     if module is None:
         raise InputError(f"{plant.folder}: no task.py found; a task is needed for this verb")
     task = getattr(module, "TASK", None)

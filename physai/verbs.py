@@ -18,17 +18,19 @@ from physai.design.study import StudySettings, run_study
 from physai.errors import InputError
 from physai.export.bundle import read_contract
 from physai.export.compiled import compiled_controller
-from physai.flow import RunSettings, export_policy, report_run, run, write_score
+from physai.export.export import export_policy
+from physai.flow import RunSettings, run
 from physai.learn.imagination import Conditions
 from physai.learn.learn import learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, load_plant, plant_names
 from physai.provenance import check_chain
 from physai.report.bench import bench
+from physai.report.run import report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.release import fit
+from physai.surrogate.release import fit, write_score
 from physai.surrogate.store import load_surrogate
 from physai.task import Task, design_aware, load_task
 from physai.verify.certificate import certify

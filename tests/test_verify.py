@@ -25,6 +25,7 @@ from scipy.stats import binom, binomtest
 from physai.control.controller import BatchController, batch_controller, policy_controller
 from physai.control.policy import init_policy
 from physai.errors import InputError
+from physai.offscreen import find_backend
 from physai.plant import Plant, load_plant
 from physai.provenance import check_chain, is_complete, read_manifest, sha256_source
 from physai.state import State
@@ -46,7 +47,6 @@ from physai.verify import (
     render,
     replay,
 )
-from physai.verify.render import _backend
 
 MASS, PERIOD, STEPS, TRIM = 2.0, 0.02, 50, 0.5
 PUSH_STD, PUSH_TIME = 0.5, 0.2
@@ -806,7 +806,7 @@ def test_pictures_of_no_size_are_refused(quadrotor: Plant, certified: Any) -> No
 
 
 def test_a_machine_that_cannot_render_is_told_what_to_install() -> None:
-    assert _backend(lambda library: library) == "egl"
-    assert _backend(lambda library: library if library == "OSMesa" else None) == "osmesa"
+    assert find_backend(lambda library: library) == "egl"
+    assert find_backend(lambda library: library if library == "OSMesa" else None) == "osmesa"
     with pytest.raises(InputError, match="apt install"):
-        _backend(lambda library: None)
+        find_backend(lambda library: None)

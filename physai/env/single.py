@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
-import os
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from gymnasium.spaces import Box
 
 from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
 from physai.errors import InputError
+from physai.offscreen import offscreen_renderer
 from physai.plant import Channel, Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
@@ -272,7 +270,7 @@ class _View:
         model.vis.quality.offsamples = 0
         self._data = mujoco.MjData(model)
         self._model = model
-        self._renderer = _renderer(model, height, width)
+        self._renderer = offscreen_renderer(model, width, height)
         self._camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._camera)
         if model.ncam:
@@ -292,21 +290,6 @@ class _View:
 
     def close(self) -> None:
         self._renderer.close()
-
-
-def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    """Make a renderer, without a window system unless MUJOCO_GL says otherwise."""
-    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ:
-        os.environ["MUJOCO_GL"] = "egl"
-        # MuJoCo read the variable when it was imported, and chose a backend that needs a display.
-        importlib.reload(importlib.import_module("mujoco.rendering.classic.gl_context"))
-    try:
-        return mujoco.Renderer(model, height, width)
-    except (ImportError, RuntimeError, AttributeError) as error:
-        raise InputError(
-            f"cannot render: {error}. Install an EGL driver, or set MUJOCO_GL=osmesa or glfw "
-            "before Python starts."
-        ) from error
 
 
 def _radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:

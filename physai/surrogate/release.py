@@ -1,4 +1,4 @@
-"""Fit a surrogate to datasets and write it as an artefact."""
+"""Fit a surrogate to datasets, score it, and write both as artefacts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +15,20 @@ import numpy as np
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.progress import Progress, silent
-from physai.provenance import atomic_folder, atomic_write, sha256_source, write_manifest
+from physai.provenance import (
+    Source,
+    atomic_folder,
+    atomic_write,
+    sha256_source,
+    write_json,
+    write_manifest,
+)
 from physai.rollout.dataset import Dataset, Episodes
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
+from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
 
 CURVE = "fit.csv"
@@ -86,6 +95,33 @@ def fit(
         write_manifest(temporary, "surrogate", inputs, settings, seed)
     checkpoints.remove()
     return surrogate
+
+
+def score_inputs(surrogate: Path, data: Sequence[Dataset]) -> dict[str, Source]:
+    """Return what a report card is made from, by role."""
+    return {
+        "surrogate": surrogate,
+        **{_role("dataset", i): dataset.folder for i, dataset in enumerate(data)},
+    }
+
+
+def write_score(
+    plant: Plant,
+    surrogate: Path,
+    data: Sequence[Dataset],
+    folder: Path,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Score a surrogate on the datasets' test episodes and write the report card to `folder`."""
+    progress("score", 0, 1)
+    test = join([dataset.episodes("test") for dataset in data])
+    card = score(load_surrogate(surrogate, plant), plant, test, ScoreSettings())
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "score.json", card)
+        write_manifest(temporary, "score", score_inputs(surrogate, data), ScoreSettings(), seed)
+    progress("score", 1, 1)
+    return card
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:

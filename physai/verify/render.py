@@ -7,17 +7,14 @@ one. Thin plumb lines end in discs on the floor, in place of shadows.
 
 from __future__ import annotations
 
-import ctypes.util
-import importlib
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import mujoco
 import numpy as np
 
 from physai.errors import InputError
+from physai.offscreen import offscreen_renderer
 from physai.plant import Plant
 from physai.state import State
 from physai.verify.replay import Trajectory
@@ -29,7 +26,6 @@ TARGET = (0.95, 0.45, 0.10, 0.95)
 FAINT = (0.25, 0.30, 0.36, 0.22)
 SMOOTH = 2  # drawn so many times larger, then averaged: the edges that multisampling would smooth
 ELEVATION = np.radians(18.0)
-_BACKENDS = {"egl": "EGL", "osmesa": "OSMesa"}
 
 
 def render(
@@ -66,7 +62,7 @@ def render(
     camera = _camera(model, path, radius, target, width / height)
     floor = _floor(model, path, radius, target)
     images = []
-    with _renderer(model, SMOOTH * width, SMOOTH * height) as renderer:
+    with offscreen_renderer(model, SMOOTH * width, SMOOTH * height) as renderer:
         for k in frame_indices(plant, states, frames):
             data.qpos[:] = states.qpos[k]
             mujoco.mj_kinematics(model, data)
@@ -230,29 +226,3 @@ def _geom(
     geom.category = mujoco.mjtCatBit.mjCAT_DECOR
     scene.ngeom += 1
     return geom
-
-
-def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """Make a renderer that needs no screen, unless MUJOCO_GL says otherwise."""
-    if sys.platform == "linux" and not os.environ.get("MUJOCO_GL"):
-        os.environ["MUJOCO_GL"] = _backend()
-        # MuJoCo read the variable when it was imported, and chose a backend that needs a screen.
-        importlib.reload(importlib.import_module("mujoco.rendering.classic.gl_context"))
-    try:
-        return mujoco.Renderer(model, height, width)
-    except (ImportError, RuntimeError, AttributeError, mujoco.FatalError) as error:
-        raise InputError(
-            f"cannot render: OpenGL is not available (MUJOCO_GL={os.environ.get('MUJOCO_GL')}): "
-            f"{error}. On Debian and Ubuntu: apt install libegl1 libegl-mesa0, or libosmesa6 and "
-            "set MUJOCO_GL=osmesa."
-        ) from error
-
-
-def _backend(find: Callable[[str], str | None] = ctypes.util.find_library) -> str:
-    for name, library in _BACKENDS.items():
-        if find(library):
-            return name
-    raise InputError(
-        "cannot render: neither EGL nor OSMesa was found. On Debian and Ubuntu: "
-        "apt install libegl1 libegl-mesa0, or libosmesa6."
-    )

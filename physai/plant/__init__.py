@@ -1,0 +1,23 @@
+"""Plants: a machine's model, channels, design variables and closed-form checks."""
+
+from physai.plant.load import (
+    joint_layout,
+    load_module,
+    load_plant,
+    plant_names,
+    plants_folder,
+)
+from physai.plant.record import Channel, Check, DesignVariable, Disturbance, Plant
+
+__all__ = [
+    "Channel",
+    "Check",
+    "DesignVariable",
+    "Disturbance",
+    "Plant",
+    "joint_layout",
+    "load_module",
+    "load_plant",
+    "plant_names",
+    "plants_folder",
+]

@@ -1,0 +1,226 @@
+"""A plant: a folder with a MuJoCo model, and what a controller engineer needs to know about it.
+
+    envs/quadrotor/plant.xml    the machine (MJCF)
+    envs/quadrotor/plant.py     optional: design variables, units, disturbances, closed-form checks
+    envs/quadrotor/task.py      what the machine has to do (see physai.task)
+
+plant.py and task.py are code of the plant's author and run as such when the plant is loaded.
+
+Conventions in the MJCF: `<numeric name="control_period">` gives the control period in seconds; an
+actuator whose name starts with `disturbance/` is driven by the scenario, all others by the
+controller.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import mujoco
+import numpy as np
+
+from physai.errors import InputError
+from physai.plant.record import (
+    Channel,
+    DesignVariable,
+    Disturbance,
+    Plant,
+    apply_design,
+    compile_spec,
+)
+from physai.provenance import sha256_source
+from physai.state import Joint, JointKind
+
+DISTURBANCE_PREFIX = "disturbance/"
+DEFAULT_CONTROL_PERIOD = 0.02
+_KINDS: dict[int, JointKind] = {
+    int(mujoco.mjtJoint.mjJNT_FREE): "free",
+    int(mujoco.mjtJoint.mjJNT_BALL): "ball",
+    int(mujoco.mjtJoint.mjJNT_SLIDE): "slide",
+    int(mujoco.mjtJoint.mjJNT_HINGE): "hinge",
+}
+
+
+def plants_folder() -> Path:
+    """Return the folder of the shipped plants, in a wheel or in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "envs"
+    return inside if inside.is_dir() else package.parent / "envs"
+
+
+def plant_names() -> list[str]:
+    """Return the names of the shipped plants, sorted."""
+    return sorted(p.parent.name for p in plants_folder().glob("*/plant.xml"))
+
+
+def load_plant(name_or_path: str | Path) -> Plant:
+    """Load a shipped plant by name, or a user's folder or MJCF file by path.
+
+    Raises:
+        InputError: nothing of that name or path, an MJCF that does not compile, no actuators, a
+            control period that is no multiple of the time step.
+    """
+    path = _find(name_or_path)
+    source = _read_spec(path / "plant.xml" if path.is_dir() else path)
+    module = load_module(path / "plant.py")
+    design, apply = tuple(getattr(module, "DESIGN", ())), getattr(module, "apply", None)
+    _check_variables(design, apply, path)
+    nominal = np.array([v.nominal for v in design])
+    model = compile_spec(apply_design(source, apply, design, nominal, path), path)
+    period, substeps = _control_period(model, path)
+    actions, action_ids, disturbances, disturbance_ids = _actuators(model, module, path)
+    return Plant(
+        name=path.name if path.is_dir() else path.stem,
+        folder=path,
+        model=model,
+        control_period=period,
+        substeps=substeps,
+        joints=joint_layout(model),
+        actions=actions,
+        disturbances=disturbances,
+        design=design,
+        action_ids=action_ids,
+        disturbance_ids=disturbance_ids,
+        trim=_trim(model, action_ids, actions),
+        sha256=sha256_source(path),
+        source=source,
+        apply=apply,
+        checks=getattr(module, "checks", None),
+    )
+
+
+def load_module(path: Path) -> ModuleType | None:
+    """Import a plant's Python file under a private name, or return None where there is none."""
+    if not path.is_file():
+        return None
+    name = f"physai_plant_{path.parent.name}_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+    return module
+
+
+def _find(name_or_path: str | Path) -> Path:
+    shipped = plants_folder() / str(name_or_path)
+    if str(name_or_path) in plant_names():
+        return shipped
+    path = Path(name_or_path)
+    if path.is_file() and path.suffix == ".xml":
+        return path.resolve()
+    if (path / "plant.xml").is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise InputError(f"{path}: expected a plant folder with a plant.xml, found none in it")
+    names = plant_names()
+    near = difflib.get_close_matches(str(name_or_path), names, n=len(names), cutoff=0.0)
+    raise InputError(
+        f"no plant named {str(name_or_path)!r} and no such folder or .xml file. "
+        f"Shipped plants, nearest name first: {', '.join(near)}"
+    )
+
+
+def _read_spec(path: Path) -> mujoco.MjSpec:
+    try:
+        return mujoco.MjSpec.from_file(str(path))
+    except (ValueError, mujoco.FatalError) as error:
+        raise InputError(f"{path}: MuJoCo cannot read this model: {error}") from error
+
+
+def _check_variables(
+    design: tuple[DesignVariable, ...], apply: Callable[..., None] | None, path: Path
+) -> None:
+    if design and apply is None:
+        raise InputError(
+            f"{path / 'plant.py'}: DESIGN names {len(design)} variables, but there is no "
+            "apply(spec, design) to write them into the model"
+        )
+    for v in design:
+        if not (v.low < v.high and v.low <= v.nominal <= v.high):
+            raise InputError(
+                f"{path / 'plant.py'}: design variable {v.name}: expected low < high and a nominal "
+                f"value between them, got {v.low:g}, {v.high:g} and {v.nominal:g}"
+            )
+
+
+def _control_period(model: mujoco.MjModel, path: Path) -> tuple[float, int]:
+    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, "control_period")
+    period = DEFAULT_CONTROL_PERIOD
+    if index >= 0:
+        period = float(model.numeric_data[model.numeric_adr[index]])
+    ratio = period / model.opt.timestep
+    if not (np.isfinite(ratio) and ratio > 0.5 and abs(ratio - round(ratio)) < 1e-6):
+        raise InputError(
+            f"{path}: the control period must be a multiple of the time step, "
+            f"got {period:g} s and {model.opt.timestep:g} s ({ratio:.4g} steps). "
+            'Change <numeric name="control_period"> or <option timestep>.'
+        )
+    return period, round(ratio)
+
+
+def joint_layout(model: mujoco.MjModel) -> tuple[Joint, ...]:
+    """Return where each joint of a model sits in qpos and qvel."""
+    return tuple(
+        Joint(
+            model.joint(j).name or f"joint_{j}",
+            _KINDS[int(model.jnt_type[j])],
+            int(model.jnt_qposadr[j]),
+            int(model.jnt_dofadr[j]),
+        )
+        for j in range(model.njnt)
+    )
+
+
+def _actuators(
+    model: mujoco.MjModel, module: ModuleType | None, path: Path
+) -> tuple[tuple[Channel, ...], tuple[int, ...], tuple[Disturbance, ...], tuple[int, ...]]:
+    units: Mapping[str, str] = getattr(module, "UNITS", {})
+    processes: Mapping[str, Mapping[str, object]] = getattr(module, "DISTURBANCES", {})
+    actions, action_ids, disturbances, disturbance_ids = [], [], [], []
+    for i in range(model.nu):
+        name = model.actuator(i).name or f"actuator_{i}"
+        low, high = map(float, model.actuator_ctrlrange[i])
+        if not model.actuator_ctrllimited[i]:
+            raise InputError(f"{path}: actuator {name} has no ctrlrange; give it one")
+        if name.startswith(DISTURBANCE_PREFIX):
+            name = name.removeprefix(DISTURBANCE_PREFIX)
+            process = {"std": high / 3.0, "correlation_time": 1.0, **processes.get(name, {})}
+            channel = Disturbance(name, units.get(name, "N"), low, high, **process)  # type: ignore[arg-type]
+            disturbances.append(channel)
+            disturbance_ids.append(i)
+        else:
+            actions.append(Channel(name, units.get(name, "1"), low, high))
+            action_ids.append(i)
+    names = {d.name for d in disturbances}
+    if unknown := sorted(set(processes) - names):
+        raise InputError(
+            f"{path / 'plant.py'}: DISTURBANCES names {unknown[0]!r}, "
+            f"but the model has no actuator {DISTURBANCE_PREFIX}{unknown[0]}"
+        )
+    for vector in sorted({d.vector for d in disturbances if d.vector}):
+        if (count := sum(d.vector == vector for d in disturbances)) != 3:
+            raise InputError(
+                f"{path / 'plant.py'}: disturbance vector {vector!r}: "
+                f"expected 3 components, got {count}"
+            )
+    if not actions:
+        raise InputError(f"{path}: the model has no actuators, so there is nothing to control")
+    return tuple(actions), tuple(action_ids), tuple(disturbances), tuple(disturbance_ids)
+
+
+def _trim(
+    model: mujoco.MjModel, action_ids: tuple[int, ...], actions: tuple[Channel, ...]
+) -> np.ndarray:
+    wanted = model.key_ctrl[0][list(action_ids)] if model.nkey else np.zeros(len(actions))
+    return np.clip(wanted, [a.low for a in actions], [a.high for a in actions])
