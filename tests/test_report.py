@@ -19,7 +19,7 @@ from controllers import geometric_controller
 from physai.control.controller import BatchController, batch_controller
 from physai.errors import InputError
 from physai.learn.learn import Comparison
-from physai.plant import load_plant
+from physai.plant import Plant, load_plant
 from physai.provenance import check_chain
 from physai.report import bench as bench_module
 from physai.report import film, series, summary, tables, text
@@ -33,7 +33,7 @@ from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.task import Requirement, load_task
 from physai.verify import VerifySettings, certify, load_certificate
-from physai.verify.replay import read_arrays
+from physai.verify.replay import Trajectory, read_arrays
 
 PLANT = load_plant("quadrotor")
 TASK = replace(load_task(PLANT), duration=4.0)
@@ -410,6 +410,24 @@ def test_film_strip_shows_the_moments_that_were_rendered(
     assert seconds[-1] == pytest.approx(TASK.duration)
     assert seconds == sorted(seconds)
     assert all(frame.uri.startswith("data:image/jpeg;base64,/9j/") for frame in strip.frames)
+
+
+def test_film_of_a_lost_flight_ends_where_it_was_lost(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def render(plant: Plant, trajectory: Trajectory, *_: object) -> list[np.ndarray]:
+        drawn.append(trajectory)
+        return [np.zeros((6, 8, 3), np.uint8)] * film.FRAMES
+
+    monkeypatch.setattr(film, "render", render)
+    gone = replace(TASK, terminated=lambda state: state.time > 1.001)
+    flown = series.load_flights(run / "certificate", load_certificate(run / "certificate"), gone)[0]
+    strip = film.strip(PLANT, flown, "worst")
+    assert strip.title == "worst, until it was lost"
+    assert float(strip.frames[-1].seconds) == pytest.approx(1.02)
+    assert drawn[0].states.time[-1] == pytest.approx(1.02)
 
 
 def test_bad_curve_file_is_named(tmp_path: Path) -> None:

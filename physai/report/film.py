@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +35,15 @@ class Strip(NamedTuple):
 
 
 def strip(plant: Plant, flown: Flown, title: str) -> Strip:
-    """Render a stored flight; a machine that cannot render gets the reason instead."""
-    trajectory = flown.saved.trajectory
+    """Render a stored flight up to the moment it was lost, or else to its end.
+
+    A machine that cannot render gets the reason instead.
+    """
+    whole = flown.saved.trajectory
+    # A lost machine may fly off for a hundred metres, and would be a dot in every picture.
+    trajectory = replace(whole, states=whole.states[: flown.end + 1])
+    if flown.end + 1 < len(whole.states.time):
+        title = f"{title}, until it was lost"
     try:
         images = render(plant, trajectory, FRAMES, *SIZE)
     except InputError as error:

@@ -40,12 +40,14 @@ class Flown:
         kind: "typical" or "worst".
         saved: as verification stored it.
         values: by requirement, its measure moment by moment `[T+1]`; NaN where there is none.
+        end: the moment at which the task called the flight lost, else T.
     """
 
     condition: str
     kind: str
     saved: SavedFlight
     values: Mapping[str, np.ndarray]
+    end: int
 
     @property
     def time(self) -> np.ndarray:
@@ -126,8 +128,10 @@ def load_flights(folder: Path, certificate: Certificate, task: Task) -> list[Flo
     for condition in certificate.conditions:
         for kind in KINDS:
             saved = load_flight(folder / f"{condition.name}_{kind}.npz")
-            values = moments(task, saved.trajectory.states)
-            flights.append(Flown(condition.name, kind, saved, values))
+            states = saved.trajectory.states
+            lost = np.append(np.asarray(jax.vmap(task.terminated)(states)), True)
+            end = min(int(np.argmax(lost)), len(lost) - 2)
+            flights.append(Flown(condition.name, kind, saved, moments(task, states), end))
     return flights
 
 
