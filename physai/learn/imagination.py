@@ -7,6 +7,7 @@ drawn from what verification will draw from, so that the policy meets them befor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,12 +31,15 @@ class Conditions:
         gusts: scale of the plant's disturbance processes; each machine draws up to twice that.
         sensor_noise: scale of the task's sensor noise.
         delayed: share of machines whose actions come one control period late.
+        upset: share of machines that start as data collection does, wider than the task, so that
+            the policy learns to recover from what a flight should not come to.
     """
 
     design_spread: float = 0.25
     gusts: float = 1.0
     sensor_noise: float = 1.0
     delayed: float = 0.5
+    upset: float = 0.2
 
 
 class Machines(NamedTuple):
@@ -83,7 +87,7 @@ class Imagination:
         """Draw `n` machines at the start of their episodes."""
         reset_key, uniform_key, normal_key = jax.random.split(key, 3)
         nd, nw = self.nominal.size, self.gust_std.size
-        uniform = jax.random.uniform(uniform_key, (n, nd + 3))
+        uniform = jax.random.uniform(uniform_key, (n, nd + 4))
         normal = jax.random.normal(normal_key, (n, nw + self.noise.size))
         share = self.conditions.design_spread
         if share >= 1.0:
@@ -91,7 +95,10 @@ class Imagination:
         else:
             offset = share * (self.high - self.low) * (2.0 * uniform[:, :nd] - 1.0)
             design = jnp.clip(self.nominal + offset, self.low, self.high)
-        state = jax.vmap(self.task.reset)(jax.random.split(reset_key, n), design)
+        keys, upset = jax.random.split(reset_key, n), uniform[:, nd + 3] < self.conditions.upset
+        as_asked = jax.vmap(self.task.reset)(keys, design)
+        wider = jax.vmap(self.task.excitation or self.task.reset)(keys, design)
+        state = jax.tree.map(partial(_choose, upset), wider, as_asked)
         return Machines(
             state=state,
             held=jnp.tile(self.trim, (n, 1)),
@@ -156,8 +163,10 @@ class Imagination:
         gust_next = self.memory * m.gust + jnp.sqrt(1.0 - self.memory**2) * shock
         going_on = m._replace(state=after, held=action, gust=gust_next, observation=seen)
 
-        def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(restarted.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
-
         flight = Flight(m.observation, seen, reward, disagreement, terminated, restarted)
-        return jax.tree.map(choose, fresh, going_on), flight
+        return jax.tree.map(partial(_choose, restarted), fresh, going_on), flight
+
+
+def _choose(which: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """Take rows of `one` where `which [n]` is true, else rows of `other`."""
+    return jnp.where(which.reshape((-1,) + (1,) * (one.ndim - 1)), one, other)
