@@ -70,7 +70,9 @@ def table(
     """Print a table to stdout; the first `left` columns are text, the others align right."""
     drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        word = max(map(len, column.split()), default=0)
+        justify = "left" if index < left else "right"
+        drawn.add_column(column, justify=justify, overflow="fold", min_width=word)
     for row in rows:
         drawn.add_row(*[number(cell) for cell in row])
     stdout.print(drawn)

@@ -552,7 +552,7 @@ class TestStudy:
         found = explore(trials, space, population=8, generations=4)
         summary = conclude(trials, space, found, self.intervals(1e-4), pass_rate=0.9)
         columns, table = rows(summary)
-        assert columns[:4] == ["mass kg", "force N", "settling_time s", "true"]
+        assert columns[:4] == ["mass kg", "force N", "settling_time s ±0.0001", "true"]
         assert len(table) == len(summary["pareto"])
         assert {len(row) for row in table} == {len(columns)}
         marked = [row[3].endswith("!") for row in table]

@@ -23,27 +23,26 @@ CONFIDENCE = 0.95
 def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the table of a study: columns, and one row a point of the Pareto set.
 
-    Objectives show predicted value and half width, then the verified value, marked `!` where it
-    lies outside; one that repeats a design variable is left out. The last column marks the points
-    that pass and that no other passing one dominates.
+    Objectives show the predicted value, with the half width of its interval in the heading, then
+    the verified value, marked `!` where it lies outside; one that repeats a design variable is left
+    out. The last column marks the points that pass and that no other passing one dominates.
     """
     names = [v["name"] for v in study["variables"]]
     columns = [f"{v['name']} {v['unit']}" for v in study["variables"]]
     shown = [o for o in study["objectives"] if not (o["exact"] and o["name"] in names)]
     for o in shown:
-        columns += [f"{o['name']} {o['unit']}", "true"]
-    columns += ["settled", "passed", f"{100 * study['confidence']:g}% interval", "verified front"]
+        half = "?" if o["half_width"] is None else f"{o['half_width']:.2g}"
+        columns += [f"{o['name']} {o['unit']}" + ("" if o["exact"] else f" ±{half}"), "true"]
+    columns += ["settled", "passed", f"{100 * study['confidence']:g}% interval", "front"]
     table = []
     for p in study["pareto"]:
         row = [_text(p["design"][name]) for name in names]
         for o in shown:
-            predicted, width = p["predicted"][o["name"]], o["half_width"]
-            interval = "" if o["exact"] else " ± ?" if width is None else f" ± {width:.2g}"
             outside = p["inside"][o["name"]] is False
-            row += [_text(predicted) + interval]
+            row += [_text(p["predicted"][o["name"]])]
             row += [_text(p["verified"][o["name"]]) + ("!" if outside else "")]
         row += [f"{100 * p['settled']:.4g}%", f"{100 * p['rate']:.4g}%"]
-        row += [f"{100 * p['low']:.3g} to {100 * p['high']:.3g}%"]
+        row += [f"{100 * p['low']:.3g}–{100 * p['high']:.3g}%"]
         table.append([*row, "yes" if p["verified_pareto"] else ""])
     return columns, table
 
