@@ -69,12 +69,14 @@ def table(
 ) -> None:
     """Print a table to stdout; the first `left` columns are text, the others align right."""
     drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    cells = [[number(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
-        word = max(map(len, column.split()), default=0)
+        words = " ".join([column, *(row[index] for row in cells)]).split()
         justify = "left" if index < left else "right"
-        drawn.add_column(column, justify=justify, overflow="fold", min_width=word)
-    for row in rows:
-        drawn.add_row(*[number(cell) for cell in row])
+        widest = 0 if index < left else max(map(len, words), default=0)
+        drawn.add_column(column, justify=justify, overflow="fold", min_width=widest)
+    for row in cells:
+        drawn.add_row(*row)
     stdout.print(drawn)
 
 

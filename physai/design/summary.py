@@ -33,7 +33,7 @@ def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for o in shown:
         half = "?" if o["half_width"] is None else f"{o['half_width']:.2g}"
         columns += [f"{o['name']} {o['unit']}" + ("" if o["exact"] else f" ±{half}"), "true"]
-    columns += ["settled", "passed", f"{100 * study['confidence']:g}% interval", "front"]
+    columns += ["passed", f"{100 * study['confidence']:g}% interval", "front"]
     table = []
     for p in study["pareto"]:
         row = [_text(p["design"][name]) for name in names]
@@ -41,7 +41,7 @@ def rows(study: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             outside = p["inside"][o["name"]] is False
             row += [_text(p["predicted"][o["name"]])]
             row += [_text(p["verified"][o["name"]]) + ("!" if outside else "")]
-        row += [f"{100 * p['settled']:.4g}%", f"{100 * p['rate']:.4g}%"]
+        row += [f"{100 * p['rate']:.4g}%"]
         row += [f"{100 * p['low']:.3g}–{100 * p['high']:.3g}%"]
         table.append([*row, "yes" if p["verified_pareto"] else ""])
     return columns, table
