@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from physai.control.policy import (
     OBSERVATION_CLIP,
@@ -261,7 +262,7 @@ def _layer(policy: Policy, contract: Contract, i: int) -> str:
     )
 
 
-def _vector(name: str, size: str, values: Iterable[float], comments: Sequence[str]) -> str:
+def _vector(name: str, size: str, values: ArrayLike, comments: Sequence[str]) -> str:
     lines = [
         f"    {c_float(v) + ',':<18} /* {c_comment(comment)} */"
         for v, comment in zip(np.asarray(values), comments, strict=True)
