@@ -47,8 +47,8 @@ def fit_domain(training: np.ndarray, calibration: np.ndarray) -> Domain:
     """Describe training inputs `[n, ni]`; the radius is that of calibration inputs `[m, ni]`."""
     training = np.asarray(training, np.float64)
     mean, std = training.mean(0), training.std(0) + 1e-9
-    correlation = np.corrcoef((training - mean) / std, rowvar=False)
-    correlation = np.nan_to_num(correlation) + 1e-6 * np.eye(len(mean))
+    unit = (training - mean) / std
+    correlation = unit.T @ unit / len(unit)
     # A constant channel has no correlation; give it unit variance, so that moving it is seen.
     np.fill_diagonal(correlation, 1.0 + 1e-6)
     values, vectors = np.linalg.eigh(correlation)
