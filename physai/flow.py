@@ -34,6 +34,7 @@ from physai.report.bench import bench
 from physai.report.run import last, report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
+from physai.settings import check_number, check_whole
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.release import fit, score_inputs, write_score
 from physai.surrogate.score import ScoreSettings
@@ -68,6 +69,12 @@ class RunSettings:
     flights: int = 2000
     rounds: int = 2
     shortfall: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can do."""
+        check_whole(self, "flights", least=1)
+        check_whole(self, "rounds", least=0)
+        check_number(self, "shortfall", least=0.0)
 
 
 @dataclass

@@ -587,7 +587,7 @@ class TestStudy:
         [
             ({"population": 3}, "population: expected a whole number of at least 4"),
             ({"generations": 0}, "generations"),
-            ({"coverage": 1.0}, "coverage: expected between 0 and 1"),
+            ({"coverage": 1.0}, "coverage: expected a number above 0 and below 1, got 1"),
             ({"calibration_designs": 8}, "needs at least 9, got 8"),
             ({"coverage": 0.95}, "needs at least 19, got 9"),
         ],

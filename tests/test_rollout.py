@@ -421,7 +421,7 @@ def test_starts_do_not_depend_on_how_many_are_drawn(tmp_path):
     ],
 )
 def test_bad_excitations_are_refused(bad):
-    with pytest.raises(InputError, match=f"excitation {next(iter(bad))}: expected"):
+    with pytest.raises(InputError, match=f"^{next(iter(bad))}: expected"):
         Excitation(**bad)
 
 

@@ -54,6 +54,7 @@ from physai.provenance import (
     writing,
 )
 from physai.rollout.collect import RolloutSettings, collect
+from physai.settings import check_number, check_whole
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.model import Surrogate
 from physai.surrogate.release import fit
@@ -95,16 +96,9 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be studied."""
-        least = {"population": 4, "generations": 1, "starts": 1, "verify_flights": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < bound:
-                raise InputError(
-                    f"{name}: expected a whole number of at least {bound}, got {value}"
-                )
-        for name in ("coverage", "pass_rate"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise InputError(f"{name}: expected between 0 and 1, got {getattr(self, name)}")
+        check_whole(self, "population", least=4)
+        check_whole(self, "generations", "starts", "verify_flights", least=1)
+        check_number(self, "coverage", "pass_rate", above=0.0, below=1.0)
         # With fewer, not even the largest residual is a bound of that coverage.
         needed = int(np.ceil(self.coverage / (1.0 - self.coverage) - 1e-9))
         if self.calibration_designs < needed:

@@ -16,6 +16,7 @@ import numpy as np
 
 from physai.control.policy import Policy, policy_action
 from physai.plant import Plant
+from physai.settings import check_number
 from physai.state import State
 from physai.surrogate.model import Surrogate
 from physai.task import Task
@@ -40,6 +41,11 @@ class Conditions:
     sensor_noise: float = 1.0
     delayed: float = 0.5
     upset: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine can meet."""
+        check_number(self, "design_spread", "delayed", "upset", least=0.0, most=1.0)
+        check_number(self, "gusts", "sensor_noise", least=0.0)
 
 
 class Machines(NamedTuple):

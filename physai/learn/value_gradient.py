@@ -24,6 +24,7 @@ import optax
 
 from physai.control.policy import Policy
 from physai.learn.imagination import Flight, Imagination, Machines
+from physai.settings import check_number, check_whole
 from physai.surrogate.model import Surrogate
 
 
@@ -36,7 +37,7 @@ class LearnSettings:
         critic_hidden: widths of the critic's hidden layers.
         machines: imagined machines side by side.
         horizon: control periods that a policy gradient looks ahead.
-        updates: policy updates.
+        updates: policy updates, rounded up to a multiple of 10.
         policy_rate: initial learning rate of the policy, falling to a hundredth.
         critic_rate: learning rate of the critic.
         critic_passes: critic updates a policy update.
@@ -58,6 +59,15 @@ class LearnSettings:
     trace: float = 0.95
     members: int = 2
     disagreement_price: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be learned with."""
+        check_whole(self, "hidden", "critic_hidden", "machines", "horizon", "updates", least=1)
+        check_whole(self, "critic_passes", "members", least=1)
+        check_number(self, "policy_rate", "critic_rate", above=0.0)
+        check_number(self, "discount", above=0.0, below=1.0)
+        check_number(self, "trace", least=0.0, most=1.0)
+        check_number(self, "disagreement_price", least=0.0)
 
 
 class Critic(NamedTuple):

@@ -32,6 +32,7 @@ _PLACE = {
     errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
     errno.EEXIST: "a part of this path is a file, not a folder; choose another place",
     errno.EISDIR: "a folder has this name; choose another name",
+    errno.ENOENT: "no folder can be made there; choose another place",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 

@@ -40,6 +40,7 @@ from physai.rollout.store import (
     read_meta,
 )
 from physai.rollout.symmetry import find_symmetries
+from physai.settings import check_number, check_whole
 from physai.task import Task
 
 _IDENTITY = (
@@ -69,15 +70,13 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be collected."""
-        for name, least in (("train", 1), ("calibration", 0), ("test", 0), ("shard_episodes", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(f"{name}: expected a whole number from {least}, got {value}")
+        check_whole(self, "train", "shard_episodes", least=1)
+        check_whole(self, "calibration", "test", least=0)
         designs = self.designs_per_shard
         if not isinstance(designs, int) or designs < 0 or designs & (designs - 1):
             raise InputError(f"designs_per_shard: expected 0 or a power of two, got {designs}")
-        if self.duration is not None and not 0.0 < self.duration < np.inf:
-            raise InputError(f"duration: expected more than 0 s, got {self.duration}")
+        if self.duration is not None:
+            check_number(self, "duration", above=0.0)
 
 
 def collect(

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from physai.errors import InputError
 from physai.plant import Plant
+from physai.settings import check_number
 from physai.state import State
 from physai.task import Task
 
@@ -54,13 +55,9 @@ class Excitation:
         for name in ("scale", "correlation_time", "controlled"):
             low, high = getattr(self, name)
             if not 0.0 < low <= high < np.inf:
-                raise InputError(f"excitation {name}: expected 0 < low <= high, got {low}, {high}")
-        for name in ("offset", "disturbance"):
-            if not 0.0 <= getattr(self, name) < np.inf:
-                value = getattr(self, name)
-                raise InputError(f"excitation {name}: expected 0 or more, got {value}")
-        if not 0.0 <= self.delayed <= 1.0:
-            raise InputError(f"excitation delayed: expected 0 to 1, got {self.delayed}")
+                raise InputError(f"{name}: expected 0 < low <= high, got {low}, {high}")
+        check_number(self, "offset", "disturbance", least=0.0)
+        check_number(self, "delayed", least=0.0, most=1.0)
 
 
 class Shaking(NamedTuple):

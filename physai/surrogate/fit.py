@@ -25,6 +25,7 @@ from optax.contrib import muon
 
 from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
+from physai.settings import check_number, check_whole
 from physai.state import State, difference
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
@@ -43,10 +44,10 @@ class FitSettings:
     Attributes:
         members: independent networks in the ensemble.
         width, depth: of each network.
-        steps: optimiser steps of one-step training.
+        steps: optimiser steps of one-step training, rounded up to a multiple of 250.
         batch: transitions a member sees in a step.
         learning_rate: peak of the cosine schedule of one-step training.
-        fine_steps: optimiser steps of multi-step fine-tuning.
+        fine_steps: optimiser steps of multi-step fine-tuning, rounded up likewise; 0: none.
         fine_batch: windows a member sees in a fine-tuning step.
         fine_horizon: control periods in a window.
         fine_rate: initial learning rate of fine-tuning.
@@ -66,6 +67,13 @@ class FitSettings:
     fine_rate: float = 2e-4
     calibrated_horizon: int = 50
     stride: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be fitted."""
+        check_whole(self, "members", "width", "depth", "steps", "batch", least=1)
+        check_whole(self, "fine_batch", "fine_horizon", "calibrated_horizon", "stride", least=1)
+        check_whole(self, "fine_steps", least=0)
+        check_number(self, "learning_rate", "fine_rate", above=0.0)
 
 
 class TrainState(NamedTuple):

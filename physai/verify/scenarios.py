@@ -6,7 +6,6 @@ of 2,000, and switching the gusts off leaves starts and noise as they were.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy as np
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.excitation import disturbance_process
+from physai.settings import check_number, check_whole
 from physai.state import State
 from physai.task import Task
 
@@ -41,20 +41,10 @@ class ScenarioSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be flown."""
-        for name, least in (("flights", 1), ("delay_steps", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise InputError(
-                    f"{name}: expected a whole number of at least {least}, got {value}"
-                )
-        for name in ("gusts", "sensor_noise"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0.0):
-                raise InputError(f"{name}: expected a finite factor of at least 0, got {value}")
-        if not 0.0 <= self.mass_spread < 1.0:
-            raise InputError(
-                f"mass_spread: expected at least 0 and below 1, got {self.mass_spread}"
-            )
+        check_whole(self, "flights", least=1)
+        check_whole(self, "delay_steps", least=0)
+        check_number(self, "gusts", "sensor_noise", least=0.0)
+        check_number(self, "mass_spread", least=0.0, below=1.0)
 
 
 NOMINAL = ScenarioSettings()
