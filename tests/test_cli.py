@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import physai
 from physai.cli import main
 from physai.errors import InputError
 from physai.flow import RunSettings, run
@@ -144,6 +145,10 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
     assert "Traceback" not in err and shown == ""
     for word in words:
         assert word in err, err
+
+
+def test_version(cli) -> None:
+    assert cli("--version") == (0, f"physai {physai.__version__}\n", "")
 
 
 def test_unknown_plant_lists_those_there_are(cli, tmp_path: Path) -> None:
