@@ -20,8 +20,6 @@ from physai.learn.value_gradient import LearnSettings
 from physai.rollout.collect import RolloutSettings
 from physai.surrogate.fit import FitSettings
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 TINY = RunSettings(
     rollout=RolloutSettings(
         train=96, calibration=48, test=48, duration=1.2, designs_per_shard=4, shard_episodes=96
