@@ -36,7 +36,7 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
 from physai.settings import check_number, check_whole
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.release import fit, score_inputs, write_score
+from physai.surrogate.release import fit, fit_inputs, score_inputs, write_score
 from physai.surrogate.score import ScoreSettings
 from physai.surrogate.store import load_surrogate
 from physai.task import Task, load_task
@@ -226,11 +226,7 @@ def _fit(
     r: _Run, settings: RunSettings, folder: Path, data: list[Dataset], start: Path | None
 ) -> Path:
     chosen = settings.fit if start is None else refit(settings.fit)
-    inputs: dict[str, Source] = {
-        "dataset" if i == 0 else f"dataset-{i}": d.folder for i, d in enumerate(data)
-    }
-    if start is not None:
-        inputs["start"] = start
+    inputs = fit_inputs(data, start)
     make = lambda: fit(r.plant, data, folder, chosen, r.seed, start, r.progress)
     return r.stage(folder.name, folder, "surrogate", chosen, inputs, make)
 

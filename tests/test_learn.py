@@ -24,6 +24,7 @@ from physai.learn.value_gradient import (
     value,
 )
 from physai.plant import Plant, load_plant
+from physai.state import rotation_matrix
 from physai.surrogate.calibration import Calibration
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import layout_of
@@ -139,6 +140,17 @@ def test_machines_meet_the_stated_conditions(plant: Plant, task: Task) -> None:
     exact = jax.jit(jax.vmap(task.observe))(machines.state)
     # one fused with the draws, one on its own: float32 rounds them a few ulp apart
     np.testing.assert_allclose(machines.observation, exact, atol=2e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_machines_starts_upset(plant: Plant, task: Task, share: float) -> None:
+    imagination = Imagination(plant, task, Conditions(upset=share))
+    state = jax.jit(imagination.start, static_argnums=1)(jax.random.key(0), 4096).state
+    tilt = np.degrees(np.arccos(rotation_matrix(state.qpos[:, 3:])[:, 2, 2]))
+    # Tilts are uniform: up to 60 degrees as the task asks, up to 108 in data collection.
+    assert np.mean(tilt > 60.1) == pytest.approx(share * 48 / 108, abs=0.03)
+    speed = np.linalg.norm(state.qvel[:, :3], axis=1)
+    assert speed.max() == pytest.approx(5.0 if share else 2.0, rel=0.02)
 
 
 def test_a_delayed_machine_flies_the_action_of_the_last_period(

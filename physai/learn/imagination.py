@@ -101,10 +101,12 @@ class Imagination:
         else:
             offset = share * (self.high - self.low) * (2.0 * uniform[:, :nd] - 1.0)
             design = jnp.clip(self.nominal + offset, self.low, self.high)
-        keys, upset = jax.random.split(reset_key, n), uniform[:, nd + 3] < self.conditions.upset
-        as_asked = jax.vmap(self.task.reset)(keys, design)
-        wider = jax.vmap(self.task.excitation or self.task.reset)(keys, design)
-        state = jax.tree.map(partial(_choose, upset), wider, as_asked)
+        keys = jax.random.split(reset_key, n)
+        state = jax.vmap(self.task.reset)(keys, design)
+        if self.task.excitation is not None and self.conditions.upset > 0.0:
+            wider = jax.vmap(self.task.excitation)(keys, design)
+            upset = uniform[:, nd + 3] < self.conditions.upset
+            state = jax.tree.map(partial(_choose, upset), wider, state)
         return Machines(
             state=state,
             held=jnp.tile(self.trim, (n, 1)),

@@ -19,6 +19,7 @@ from physai.provenance import (
     Source,
     atomic_folder,
     atomic_write,
+    locate,
     sha256_source,
     write_json,
     write_manifest,
@@ -69,13 +70,11 @@ def fit(
     _check_lengths(calibration, settings)
     symmetry = datasets[0].meta["symmetry"]
     layout = layout_of(plant, symmetry["translation"], symmetry["heading"])
-    inputs = {_role("dataset", i): dataset.folder for i, dataset in enumerate(datasets)}
-    if start is not None:
-        inputs["start"] = Path(start)
+    inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),
         "seed": seed,
-        "inputs": {role: sha256_source(path) for role, path in inputs.items()},
+        "inputs": {role: sha256_source(locate(source)) for role, source in inputs.items()},
     }
     checkpoints = Checkpoints(folder.with_name(f"{folder.name}.training"), identity)
     surrogate, losses = fit_ensemble(
@@ -97,12 +96,15 @@ def fit(
     return surrogate
 
 
+def fit_inputs(data: Sequence[Dataset], start: str | Path | None) -> dict[str, Source]:
+    """Return what a surrogate is made from, by role."""
+    inputs = _datasets(data)
+    return inputs if start is None else {**inputs, "start": Path(start)}
+
+
 def score_inputs(surrogate: Path, data: Sequence[Dataset]) -> dict[str, Source]:
     """Return what a report card is made from, by role."""
-    return {
-        "surrogate": surrogate,
-        **{_role("dataset", i): dataset.folder for i, dataset in enumerate(data)},
-    }
+    return {"surrogate": surrogate, **_datasets(data)}
 
 
 def write_score(
@@ -145,8 +147,9 @@ def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
         )
 
 
-def _role(name: str, index: int) -> str:
-    return name if index == 0 else f"{name}-{index}"
+def _datasets(data: Sequence[Dataset]) -> dict[str, Source]:
+    names = ["dataset", *(f"dataset-{i}" for i in range(1, len(data)))]
+    return {name: dataset.folder for name, dataset in zip(names, data, strict=True)}
 
 
 def _curve(losses: dict[str, np.ndarray]) -> str:
