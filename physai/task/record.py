@@ -1,8 +1,7 @@
 """What a machine has to do: pure functions of the state, and requirements to be verified.
 
-A plant's task.py defines `TASK = Task(...)`. Every function in it is pure jax.numpy on one
-unbatched State, so that it runs alike on the true plant, inside a surrogate, under vmap, grad and
-jit.
+Every function of a `Task` is pure jax.numpy on one unbatched State, so that it runs alike on the
+true plant, inside a surrogate, under vmap, grad and jit.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from physai.errors import InputError
-from physai.plant import Channel, Plant, load_module
+from physai.plant import Channel, Plant
 from physai.state import State
 
 
@@ -110,22 +108,6 @@ class Task:
         return np.array([c.noise for c in self.observations])
 
 
-def load_task(plant: Plant) -> Task:
-    """Load `TASK` from the plant folder's task.py.
-
-    Raises:
-        InputError: no task.py, no TASK in it, or `observe` does not give one number a channel.
-    """
-    module = load_module(plant.folder / "task.py")
-    if module is None:
-        raise InputError(f"{plant.folder}: no task.py found; a task is needed for this verb")
-    task = getattr(module, "TASK", None)
-    if not isinstance(task, Task):
-        raise InputError(f"{plant.folder / 'task.py'}: expected TASK = physai.task.Task(...)")
-    _check_shapes(plant, task)
-    return task
-
-
 def design_aware(task: Task, plant: Plant) -> Task:
     """Return the task with the design vector, scaled to [-1, 1], appended to the observation."""
     low = jnp.array([v.low for v in plant.design])
@@ -137,22 +119,3 @@ def design_aware(task: Task, plant: Plant) -> Task:
         return jnp.concatenate([task.observe(state), scaled])
 
     return replace(task, observations=(*task.observations, *extra), observe=observe)
-
-
-def _check_shapes(plant: Plant, task: Task) -> None:
-    where = plant.folder / "task.py"
-    key = jax.random.key(0)
-    design = jax.ShapeDtypeStruct((len(plant.design),), jnp.float32)
-    state = jax.eval_shape(task.reset, key, design)
-    sizes = {"qpos": plant.model.nq, "qvel": plant.model.nv, "act": plant.model.na}
-    for name, size in {**sizes, "command": len(task.commands)}.items():
-        shape = getattr(state, name).shape
-        if shape != (size,):
-            raise InputError(f"{where}: reset: expected {name} of shape ({size},), got {shape}")
-    shape = jax.eval_shape(task.observe, state).shape
-    if shape != (task.no,):
-        raise InputError(f"{where}: observe: expected shape ({task.no},), got {shape}")
-    action = jax.ShapeDtypeStruct((plant.nu,), jnp.float32)
-    shape = jax.eval_shape(task.reward, state, action, state).shape
-    if shape != ():
-        raise InputError(f"{where}: reward: expected a scalar, got shape {shape}")

@@ -1,0 +1,251 @@
+"""The default task: reach a configuration and hold it, for any model, without a line of Python.
+
+The goal is the first key frame, or the model's rest pose where there is none. With e the error in
+the tangent space of the configuration, v the velocity and u the action,
+
+    cost = mean((e / s_e)^2) + c_v mean((v / s_v)^2) + c_u mean(((u - u_goal) / span)^2)
+
+where s_e is a quarter of a joint's range (half a radian or half the model's extent where it has
+none), s_v is s_e a second, and u_goal is the action that holds the goal against gravity, as far as
+the actuators reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from physai.plant import Channel, Plant
+from physai.state import VELOCITY_WIDTH, Joint, State, minus, plus, rotate_inverse
+from physai.task.record import ObservationChannel, Requirement, Task
+
+DURATION = 4.0  # s
+HOLD = 1.0  # s at the end in which the requirements must hold
+ANGLE_LIMIT = 3.0  # degrees
+DISTANCE_LIMIT = 0.02  # of the model's extent
+ANGLE_SCALE = 0.5  # rad, where a joint has no range
+VELOCITY_COST, ACTION_COST = 0.02, 0.01
+HOLD_COST = 0.5
+FAILED_RATE = 100.0  # velocity scales
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What the functions of the task close over; all float32.
+
+    Attributes:
+        joints: layout of the configuration.
+        qpos, act: the goal `[nq]`, `[na]`.
+        action: what holds it `[nu]`.
+        span: of each action's range `[nu]`.
+        scale: s_e, in m and rad `[nv]`.
+        limit: of the requirements, in m and rad `[nv]`.
+        reach: how far starts lie from the goal, in m and rad `[nv]`.
+        low, high: ranges of the coordinates that have one, infinite elsewhere `[nq]`.
+    """
+
+    joints: tuple[Joint, ...]
+    qpos: np.ndarray
+    act: np.ndarray
+    action: np.ndarray
+    span: np.ndarray
+    scale: np.ndarray
+    limit: np.ndarray
+    reach: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def error(self, state: State) -> jax.Array:
+        """Return `qpos (-) goal` `[..., nv]`."""
+        return minus(self.joints, state.qpos, jnp.asarray(self.qpos))
+
+
+def hold_task(plant: Plant) -> Task:
+    """Return the task of reaching and holding the first key frame, or the rest pose, of a plant.
+
+    Starts lie within a quarter of each joint's range of the goal, at rest; where the model has
+    equality constraints they lie at the goal, since a random configuration would break them.
+    """
+    goal = _goal(plant)
+    steps = max(1, round(HOLD / plant.control_period))
+
+    def start(key: jax.Array, design: jax.Array, spread: float, speed: float) -> State:
+        u = jax.random.uniform(key, (2, plant.model.nv), minval=-1.0, maxval=1.0)
+        qpos = plus(goal.joints, jnp.asarray(goal.qpos), spread * goal.reach * u[0])
+        return State(
+            qpos=jnp.clip(qpos, goal.low, goal.high),
+            qvel=speed * goal.reach * u[1],
+            act=jnp.asarray(goal.act),
+            time=jnp.zeros(()),
+            command=jnp.zeros(0),
+            design=design,
+        )
+
+    def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
+        error = goal.error(next_state)
+        cost = jnp.mean(jnp.square(error / goal.scale))
+        cost += VELOCITY_COST * jnp.mean(jnp.square(next_state.qvel / goal.scale))
+        cost += ACTION_COST * jnp.mean(jnp.square((action - goal.action) / goal.span))
+        # Saturates outside the limits: a square alone would forgive the last degree.
+        off = jnp.mean(1.0 - jnp.exp(-jnp.square(error / goal.limit)))
+        return -(cost + HOLD_COST * off)
+
+    def terminated(state: State) -> jax.Array:
+        return jnp.max(jnp.abs(state.qvel) / goal.scale) > FAILED_RATE
+
+    return Task(
+        commands=(),
+        observations=_observations(plant, goal),
+        duration=DURATION,
+        reset=lambda key, design: start(key, design, 1.0, 0.0),
+        excitation=lambda key, design: start(key, design, 2.0, 2.0),
+        observe=lambda state: _observe(goal, state),
+        reward=reward,
+        terminated=terminated,
+        settling=lambda states: _settling(goal, states),
+        requirements=_requirements(goal, steps),
+    )
+
+
+def _goal(plant: Plant) -> _Goal:
+    model = plant.model
+    key = model.nkey > 0
+    qpos = model.key_qpos[0] if key else model.qpos0
+    low, high = np.full(model.nq, -np.inf), np.full(model.nq, np.inf)
+    extent = float(model.stat.extent)
+    linear = _linear(plant.joints, model.nv)
+    scale = np.where(linear, 0.5 * extent, ANGLE_SCALE)
+    limit = np.where(linear, DISTANCE_LIMIT * extent, np.radians(ANGLE_LIMIT))
+    for number, joint in enumerate(plant.joints):
+        if joint.kind in ("slide", "hinge") and model.jnt_limited[number]:
+            i, ends = joint.qvel_index, model.jnt_range[number]
+            low[joint.qpos_index], high[joint.qpos_index] = ends
+            scale[i] = min(scale[i], 0.25 * (ends[1] - ends[0]))
+    reach = np.zeros(model.nv) if model.neq else _reach(plant, scale)
+    ends = np.array([[a.low, a.high] for a in plant.actions])
+    action, act = _holding(plant, np.array(qpos))
+    return _Goal(
+        plant.joints,
+        *(np.asarray(x, np.float32) for x in (qpos, act, action, ends[:, 1] - ends[:, 0])),
+        *(np.asarray(x, np.float32) for x in (scale, limit, reach, low, high)),
+    )
+
+
+def _linear(joints: tuple[Joint, ...], nv: int) -> np.ndarray:
+    """Tell which degrees of freedom are lengths `[nv]`; the others are angles."""
+    linear = np.zeros(nv, bool)
+    for joint in joints:
+        count = {"free": 3, "slide": 1}.get(joint.kind, 0)
+        linear[joint.qvel_index : joint.qvel_index + count] = True
+    return linear
+
+
+def _reach(plant: Plant, scale: np.ndarray) -> np.ndarray:
+    """Return how far starts lie from the goal; what floats is only tilted, not pushed about."""
+    reach = scale.copy()
+    for joint in plant.joints:
+        if joint.kind == "free":
+            reach[joint.qvel_index : joint.qvel_index + 3] = 0.0
+            reach[joint.qvel_index + 3 : joint.qvel_index + 6] *= 0.2
+    return reach
+
+
+def _holding(plant: Plant, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the action and activation that come nearest to holding a configuration at rest."""
+    model, data = plant.model, mujoco.MjData(plant.model)
+    data.qpos[:] = qpos
+    data.ctrl[list(plant.action_ids)] = plant.trim
+    act = model.key_act[0].copy() if model.nkey else np.zeros(model.na)
+    data.act[:] = act
+    mujoco.mj_forward(model, data)
+    moment = np.zeros((model.nu, model.nv))
+    if model.nu:
+        mujoco.mju_sparse2dense(
+            moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
+        )
+    # What the actuators must add to what they give at the trim action; gain is the force per unit.
+    gain = _gain(model, data)[list(plant.action_ids)]
+    needed = data.qfrc_bias - data.qfrc_passive - data.qfrc_actuator - data.qfrc_constraint
+    change, *_ = np.linalg.lstsq((gain[:, None] * moment[list(plant.action_ids)]).T, needed)
+    low, high = (np.array([getattr(a, end) for a in plant.actions]) for end in ("low", "high"))
+    action = np.clip(plant.trim + change, low, high)
+    return (action if np.isfinite(action).all() else plant.trim), act
+
+
+def _gain(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    fixed = model.actuator_gaintype == int(mujoco.mjtGain.mjGAIN_FIXED)
+    stateless = model.actuator_dyntype == int(mujoco.mjtDyn.mjDYN_NONE)
+    return np.where(fixed & stateless, model.actuator_gainprm[:, 0], 0.0)
+
+
+def _observations(plant: Plant, goal: _Goal) -> tuple[ObservationChannel, ...]:
+    channels: list[Channel] = []
+    for joint in goal.joints:
+        name = joint.name
+        if joint.kind == "hinge" and np.isfinite(goal.low[joint.qpos_index]):
+            span = float(goal.high[joint.qpos_index] - goal.low[joint.qpos_index])
+            channels.append(Channel(f"{name}.error", "rad", -1.5 * span, 1.5 * span))
+        elif joint.kind == "hinge":
+            channels += [Channel(f"{name}.error_{f}", "1", -1.0, 1.0) for f in ("sin", "cos")]
+        elif joint.kind == "slide":
+            far = 1e3 * float(goal.scale[joint.qvel_index])
+            channels.append(Channel(f"{name}.error", "m", -far, far))
+        else:
+            if joint.kind == "free":
+                channels += [Channel(f"{name}.error_{a}", "m", -1e3, 1e3) for a in "xyz"]
+            channels += [Channel(f"{name}.turn_{a}", "rad", -3.15, 3.15) for a in "xyz"]
+    for channel in plant.state_channels[plant.model.nv : 2 * plant.model.nv]:
+        channels.append(Channel(channel.name, channel.unit, -1e4, 1e4))
+    for channel in plant.state_channels[2 * plant.model.nv :]:
+        channels.append(Channel(channel.name, channel.unit, -1e4, 1e4))
+    return tuple(ObservationChannel(c.name, c.unit, c.low, c.high, 0.0) for c in channels)
+
+
+def _observe(goal: _Goal, state: State) -> jax.Array:
+    error, velocity = goal.error(state), jnp.asarray(state.qvel)
+    parts = []
+    for joint in goal.joints:
+        i = joint.qvel_index
+        e = error[i : i + VELOCITY_WIDTH[joint.kind]]
+        if joint.kind == "hinge" and not np.isfinite(goal.low[joint.qpos_index]):
+            parts += [jnp.sin(e), jnp.cos(e)]
+        elif joint.kind == "free":
+            attitude = state.qpos[joint.qpos_index + 3 : joint.qpos_index + 7]
+            parts += [rotate_inverse(attitude, e[:3]), e[3:]]
+            turned = rotate_inverse(attitude, velocity[i : i + 3])
+            velocity = velocity.at[i : i + 3].set(turned)
+        else:
+            parts.append(e)
+    return jnp.concatenate([*parts, velocity, state.act])
+
+
+def _worst(goal: _Goal, states: State, dofs: np.ndarray, steps: int) -> jax.Array:
+    return jnp.max(jnp.abs(goal.error(states[-steps - 1 :])[..., dofs]))
+
+
+def _requirements(goal: _Goal, steps: int) -> tuple[Requirement, ...]:
+    angular = ~_linear(goal.joints, len(goal.limit))
+    kinds = []
+    if angular.any():
+        turn, dofs = "largest angle to the goal, worst of the last second", np.flatnonzero(angular)
+        kinds.append(("angle", turn, "deg", ANGLE_LIMIT, dofs, 180.0 / np.pi))
+    if not angular.all():
+        way, dofs = "largest distance to the goal, worst of the last second", ~angular
+        limit = float(goal.limit[dofs][0])
+        kinds.append(("distance", way, "m", limit, np.flatnonzero(dofs), 1.0))
+    return tuple(
+        Requirement(n, d, u, lim, lambda s, i=i, f=f: f * _worst(goal, s, i, steps))
+        for n, d, u, lim, i, f in kinds
+    )
+
+
+def _settling(goal: _Goal, states: State) -> jax.Array:
+    """Time after which every error stays within its limit, s (inf: never)."""
+    outside = jnp.any(jnp.abs(goal.error(states)) > goal.limit, axis=-1)
+    last = jnp.max(jnp.where(outside, jnp.arange(outside.shape[0]), -1))
+    times = jnp.append(states.time, jnp.inf)
+    return times[last + 1] - states.time[0]
