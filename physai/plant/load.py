@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,18 +24,17 @@ import mujoco
 import numpy as np
 
 from physai.errors import InputError
+from physai.plant.channels import Actuators, actuator_channels
 from physai.plant.record import (
-    Channel,
     DesignVariable,
-    Disturbance,
     Plant,
     apply_design,
     compile_spec,
 )
+from physai.plant.supported import check_supported
 from physai.provenance import sha256_source
 from physai.state import Joint, JointKind
 
-DISTURBANCE_PREFIX = "disturbance/"
 DEFAULT_CONTROL_PERIOD = 0.02
 _KINDS: dict[int, JointKind] = {
     int(mujoco.mjtJoint.mjJNT_FREE): "free",
@@ -72,7 +71,8 @@ def load_plant(name_or_path: str | Path) -> Plant:
     nominal = np.array([v.nominal for v in design])
     model = compile_spec(apply_design(source, apply, design, nominal, path), path)
     period, substeps = _control_period(model, path)
-    actions, action_ids, disturbances, disturbance_ids = _actuators(model, module, path)
+    check_supported(model, path)
+    found = actuator_channels(model, module, path)
     return Plant(
         name=path.name if path.is_dir() else path.stem,
         folder=path,
@@ -80,12 +80,12 @@ def load_plant(name_or_path: str | Path) -> Plant:
         control_period=period,
         substeps=substeps,
         joints=joint_layout(model),
-        actions=actions,
-        disturbances=disturbances,
+        actions=found.actions,
+        disturbances=found.disturbances,
         design=design,
-        action_ids=action_ids,
-        disturbance_ids=disturbance_ids,
-        trim=_trim(model, action_ids, actions),
+        action_ids=found.action_ids,
+        disturbance_ids=found.disturbance_ids,
+        trim=_trim(model, found),
         sha256=sha256_source(path),
         source=source,
         apply=apply,
@@ -156,9 +156,10 @@ def _check_variables(
 
 def _control_period(model: mujoco.MjModel, path: Path) -> tuple[float, int]:
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, "control_period")
-    period = DEFAULT_CONTROL_PERIOD
     if index >= 0:
         period = float(model.numeric_data[model.numeric_adr[index]])
+    else:
+        period = max(1, round(DEFAULT_CONTROL_PERIOD / model.opt.timestep)) * model.opt.timestep
     ratio = period / model.opt.timestep
     if not (np.isfinite(ratio) and ratio > 0.5 and abs(ratio - round(ratio)) < 1e-6):
         raise InputError(
@@ -182,45 +183,8 @@ def joint_layout(model: mujoco.MjModel) -> tuple[Joint, ...]:
     )
 
 
-def _actuators(
-    model: mujoco.MjModel, module: ModuleType | None, path: Path
-) -> tuple[tuple[Channel, ...], tuple[int, ...], tuple[Disturbance, ...], tuple[int, ...]]:
-    units: Mapping[str, str] = getattr(module, "UNITS", {})
-    processes: Mapping[str, Mapping[str, object]] = getattr(module, "DISTURBANCES", {})
-    actions, action_ids, disturbances, disturbance_ids = [], [], [], []
-    for i in range(model.nu):
-        name = model.actuator(i).name or f"actuator_{i}"
-        low, high = map(float, model.actuator_ctrlrange[i])
-        if not model.actuator_ctrllimited[i]:
-            raise InputError(f"{path}: actuator {name} has no ctrlrange; give it one")
-        if name.startswith(DISTURBANCE_PREFIX):
-            name = name.removeprefix(DISTURBANCE_PREFIX)
-            process = {"std": high / 3.0, "correlation_time": 1.0, **processes.get(name, {})}
-            channel = Disturbance(name, units.get(name, "N"), low, high, **process)  # type: ignore[arg-type]
-            disturbances.append(channel)
-            disturbance_ids.append(i)
-        else:
-            actions.append(Channel(name, units.get(name, "1"), low, high))
-            action_ids.append(i)
-    names = {d.name for d in disturbances}
-    if unknown := sorted(set(processes) - names):
-        raise InputError(
-            f"{path / 'plant.py'}: DISTURBANCES names {unknown[0]!r}, "
-            f"but the model has no actuator {DISTURBANCE_PREFIX}{unknown[0]}"
-        )
-    for vector in sorted({d.vector for d in disturbances if d.vector}):
-        if (count := sum(d.vector == vector for d in disturbances)) != 3:
-            raise InputError(
-                f"{path / 'plant.py'}: disturbance vector {vector!r}: "
-                f"expected 3 components, got {count}"
-            )
-    if not actions:
-        raise InputError(f"{path}: the model has no actuators, so there is nothing to control")
-    return tuple(actions), tuple(action_ids), tuple(disturbances), tuple(disturbance_ids)
-
-
-def _trim(
-    model: mujoco.MjModel, action_ids: tuple[int, ...], actions: tuple[Channel, ...]
-) -> np.ndarray:
-    wanted = model.key_ctrl[0][list(action_ids)] if model.nkey else np.zeros(len(actions))
-    return np.clip(wanted, [a.low for a in actions], [a.high for a in actions])
+def _trim(model: mujoco.MjModel, found: Actuators) -> np.ndarray:
+    wanted = np.zeros(len(found.actions))
+    if model.nkey:
+        wanted = model.key_ctrl[0][list(found.action_ids)]
+    return np.clip(wanted, [a.low for a in found.actions], [a.high for a in found.actions])

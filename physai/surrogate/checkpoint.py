@@ -94,7 +94,8 @@ class Checkpoints:
                 return 0, fresh
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             found = manager.restore(step, args=args)["state"]
-            return step, jax.tree.unflatten(structure, [found[name] for name in abstract])
+            restored = [found.get(f"{i:04d}", leaf) for i, leaf in enumerate(leaves)]
+            return step, jax.tree.unflatten(structure, restored)
         except Exception as error:
             raise InputError(
                 f"{self.folder}: checkpoint {step} is damaged ({type(error).__name__}). "
@@ -117,5 +118,8 @@ class Checkpoints:
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:
-    """Name leaves by their order: orbax then needs to know nothing of our own tree types."""
-    return {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
+    """Name leaves by their order: orbax then needs to know nothing of our own tree types.
+
+    Empty ones are left out, since orbax refuses them: a plant without activations has some.
+    """
+    return {f"{i:04d}": leaf for i, leaf in enumerate(leaves) if leaf.size}
