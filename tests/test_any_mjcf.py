@@ -88,6 +88,25 @@ def test_a_model_without_control_period_gets_the_multiple_of_its_time_step_neare
     assert (plant.control_period, plant.substeps) == (pytest.approx(0.021), 7)
 
 
+# --- identity
+
+
+def test_the_hash_covers_what_the_file_includes_and_refers_to(tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "key.xml").write_text(f"<mujoco>{KEY}</mujoco>")
+    tetrahedron = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 1 4 3\n"
+    (parts / "m.obj").write_text(tetrahedron)
+    more = '<include file="parts/key.xml"/><asset><mesh name="m" file="parts/m.obj"/></asset>'
+    path = write_arm(tmp_path, more=more)
+    before = load_plant(path).sha256
+    assert load_plant(path).sha256 == before
+    (parts / "m.obj").write_text(tetrahedron.replace("v 1 0 0", "v 2 0 0"))
+    mesh_changed = load_plant(path).sha256
+    (parts / "key.xml").write_text(f"<mujoco>{KEY.replace('0.4', '0.5')}</mujoco>")
+    assert len({before, mesh_changed, load_plant(path).sha256}) == 3
+
+
 # --- refusals
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+import mujoco
+
 from physai.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -48,14 +50,27 @@ def sha256_folder(folder: str | Path, ignore: tuple[str, ...] = (MANIFEST,)) -> 
 def sha256_source(path: str | Path) -> str:
     """Return the SHA-256 of what a user provides: a model file, or a plant folder.
 
-    Hidden entries, `runs` and MUJOCO_LOG.TXT at the top of a plant folder are no part of it.
+    Hidden entries, `runs` and MUJOCO_LOG.TXT at the top of a plant folder are no part of it. What
+    an MJCF file includes and refers to (meshes, textures, height fields) is.
     """
     if not os.path.isdir(path):
-        return sha256_file(path)
+        files = _with_dependencies(path)
+        return content_hash(hash_files(files)) if len(files) > 1 else sha256_file(path)
     with _reading(path):
         hidden = tuple(name for name in os.listdir(path) if name.startswith("."))
     ignore = (MANIFEST, "runs", "MUJOCO_LOG.TXT", *hidden)
     return content_hash(hash_files(list_files(path, ignore, _SOURCE_LIMIT)))
+
+
+def _with_dependencies(path: str | Path) -> dict[str, str]:
+    """Map relative names to the paths of an MJCF file and of all it needs; of others, the file."""
+    files = {os.path.basename(path): os.fspath(path)}
+    if os.fspath(path).endswith(".xml"):
+        folder = os.path.dirname(os.path.abspath(path))
+        for needed in mujoco.mju_getXMLDependencies(os.path.abspath(path)):
+            name = os.path.relpath(os.path.join(folder, needed), folder)
+            files[name.replace(os.sep, "/")] = os.path.join(folder, needed)
+    return files
 
 
 def content_hash(files: Mapping[str, str]) -> str:
