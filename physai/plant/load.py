@@ -90,6 +90,7 @@ def load_plant(name_or_path: str | Path) -> Plant:
         source=source,
         apply=apply,
         checks=getattr(module, "checks", None),
+        forces=getattr(module, "forces", None),
     )
 
 

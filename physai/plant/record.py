@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -83,6 +84,9 @@ class Plant:
         trim: a safe action to hold `[nu]`: that of the first key frame, else the nearest to zero.
         sha256: hash of the folder's files, or of the MJCF file, as a manifest records it.
         source: the MJCF as it was read: `spec` copies it, so that a later edit cannot mix in.
+        apply: writes a design into a spec (None: the design has no variables).
+        checks: closed-form checks (None: there are none).
+        forces: forces that MJCF cannot say, see `physai.rollout.live` (None: there are none).
     """
 
     name: str
@@ -101,6 +105,7 @@ class Plant:
     source: mujoco.MjSpec = field(repr=False, compare=False)
     apply: Callable[[mujoco.MjSpec, Mapping[str, float]], None] | None = field(repr=False)
     checks: Callable[[Plant], Sequence[Check]] | None = field(repr=False)
+    forces: Callable[[Any], None] | None = field(repr=False)
 
     @property
     def nu(self) -> int:

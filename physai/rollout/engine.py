@@ -10,8 +10,10 @@ import numpy as np
 
 from physai.errors import InputError
 from physai.plant import Plant
+from physai.rollout.live import Live
 from physai.state import State
 
+_VELOCITY = mujoco.mjtStage.mjSTAGE_VEL.value
 SPEED_LIMIT = 1e6  # m/s or rad/s: beyond this a simulation counts as diverged
 
 
@@ -43,6 +45,7 @@ class TruePlant:
         self.plant = plant
         self.designs = _designs(plant, nsim, designs)
         self._batch = _batch(plant, self.designs, _mass_scale(nsim, mass_scale), nthread)
+        self._forces = None if plant.forces is None else Live(plant, self.designs, self._batch)
         self._qpos = self._batch.bind("qpos")
         self._qvel = self._batch.bind("qvel")
         self._act = self._batch.bind("act") if plant.model.na else np.zeros((nsim, 0))
@@ -93,21 +96,64 @@ class TruePlant:
             self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
         try:
             with quiet_warnings():
-                ids = None if self.valid.all() else np.flatnonzero(self.valid)
-                self._batch.step(ids, nstep=self.plant.substeps)
+                self._advance(None if self.valid.all() else np.flatnonzero(self.valid))
         except mujoco.batch.SimulationError as error:
             self.valid[error.ids] = False
         self._last = self._read(state)
         return self._last
 
-    def _write(self, state: State) -> None:
+    def restart(self, state: State, rows: np.ndarray, start: State) -> State:
+        """Start some simulations anew, to the bit as in a `TruePlant` of their own.
+
+        Args:
+            state: batched state `[nsim, ...]` of all; the one returned last is not written again.
+            rows: the k simulations to start, indices `[k]`.
+            start: their new states `[k, ...]`, of the designs that these simulations have.
+
+        Returns:
+            The state of all, from which `step` continues without a copy.
+
+        Raises:
+            InputError: a state or start of the wrong shape or with NaN in it.
+        """
+        values = self._physical(start, len(rows))
+        if state is not self._last:
+            self._write(state)
+        self._batch.state[rows] = self._fresh[rows]
+        merged = {}
+        for live, name in self._live:
+            live[rows] = values[name]
+            merged[name] = live.copy()
+        for name in ("command", "design"):
+            merged[name] = np.array(getattr(state, name), float)
+            merged[name][rows] = getattr(start, name)
+        self._warned[rows] = self._warnings[rows].sum(1)
+        self.valid[rows] = True
+        self._last = State(**merged)
+        return self._last
+
+    def _physical(self, state: State, count: int) -> dict[str, np.ndarray]:
         model = self.plant.model
-        values = {
-            "qpos": checked(state.qpos, (self.nsim, model.nq), "qpos"),
-            "qvel": checked(state.qvel, (self.nsim, model.nv), "qvel"),
-            "act": checked(state.act, (self.nsim, model.na), "act"),
-            "time": checked(state.time, (self.nsim,), "time"),
+        return {
+            "qpos": checked(state.qpos, (count, model.nq), "qpos"),
+            "qvel": checked(state.qvel, (count, model.nv), "qvel"),
+            "act": checked(state.act, (count, model.na), "act"),
+            "time": checked(state.time, (count,), "time"),
         }
+
+    def _advance(self, ids: np.ndarray | None) -> None:
+        """Run the physics steps of a control period, the plant's own forces before each."""
+        if self._forces is None or self.plant.forces is None:
+            self._batch.step(ids, nstep=self.plant.substeps)
+            return
+        # Derived fields (poses, velocities) are to be those of the state that the forces act on.
+        self._batch.forward(ids, stage=_VELOCITY)
+        for _ in range(self.plant.substeps):
+            self.plant.forces(self._forces)
+            self._batch.step(ids, nstep=1, stage=_VELOCITY)
+
+    def _write(self, state: State) -> None:
+        values = self._physical(state, self.nsim)
         # The solver's warm start and delayed signals are state too: a new one starts without them.
         self._batch.state[:] = self._fresh
         for live, name in self._live:
@@ -199,7 +245,7 @@ def _batch(
         # Fields of its own for every simulation cost far less than a model of its own.
         nominal = np.array_equal(unique[0], plant.nominal)
         model = plant.model if nominal else plant.compile(unique[0], textures=False)
-        batch = mujoco.batch.Batch(model, nsim, nthread)
+        batch = mujoco.batch.Batch(model, nsim, nthread, persistent=plant.forces is not None)
         if mass_scale is not None:
             for name in ("body_mass", "body_inertia"):
                 field = batch.expand(name)
@@ -207,6 +253,8 @@ def _batch(
             batch.set_const()
         return batch
     compiled = [plant.compile(design, textures=False) for design in unique]
+    if plant.forces is not None:
+        return _expanded(plant, compiled, inverse, mass_scale, nthread)
     models = [compiled[i] for i in inverse]
     if mass_scale is not None:
         models = [_scaled(m, s) for m, s in zip(models, mass_scale, strict=True)]
@@ -214,6 +262,38 @@ def _batch(
     batch.set_models(models)
     batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
     return batch
+
+
+def _expanded(
+    plant: Plant,
+    compiled: list[mujoco.MjModel],
+    inverse: np.ndarray,
+    mass_scale: np.ndarray | None,
+    nthread: int,
+) -> mujoco.batch.Batch:
+    """Give every field in which designs differ values of its own for every simulation.
+
+    Unlike models of their own, these may be written while the simulation runs.
+    """
+    base, nsim = compiled[0], len(inverse)
+    batch = mujoco.batch.Batch(base, nsim, nthread, persistent=True)
+    for name in sorted(mujoco.batch.MODEL_FIELDS):
+        values = [_field(model, name) for model in compiled]
+        if any(not np.array_equal(v, values[0]) for v in values[1:]):
+            batch.expand(name)[:] = np.stack(values)[inverse]
+    if mass_scale is not None:
+        for name in ("body_mass", "body_inertia"):
+            field = batch.expand(name)
+            field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
+        batch.set_const()
+    return batch
+
+
+def _field(model: mujoco.MjModel, name: str) -> np.ndarray:
+    value: object = model
+    for part in name.split("."):
+        value = getattr(value, part)
+    return np.asarray(value)
 
 
 def _scaled(model: mujoco.MjModel, factor: float) -> mujoco.MjModel:
