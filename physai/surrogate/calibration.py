@@ -76,12 +76,14 @@ def _error(surrogate: Surrogate, predicted: State, true: State) -> jax.Array:
 def calibrate(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int) -> Calibration:
     """Fit the interval factors for horizons 1 to `horizon` on episodes that fitting did not see."""
     _, error, spread = open_loop(surrogate, episodes, horizon, stride)
-    # A prediction that blew up is an infinite miss, not a missing one.
-    lost = ~(np.isfinite(error) & np.isfinite(spread)).all(axis=(0, 2))
+    # A prediction that blew up is an infinite miss from then on, not a missing one.
+    sound = (np.isfinite(error) & np.isfinite(spread)).all(axis=2, keepdims=True)
+    error, spread = np.where(sound, error, 0.0), np.where(sound, spread, 0.0)
     # The floor keeps an interval open where the members agree by chance.
-    floor = 0.5 * np.sqrt(np.mean(np.square(spread[:, ~lost]), axis=1)) + 1e-9
+    kept = np.maximum(sound.sum(axis=1), 1)
+    floor = 0.5 * np.sqrt(np.square(spread).sum(axis=1) / kept) + 1e-9
     ratio = np.abs(error) / np.sqrt(np.square(spread) + np.square(floor[:, None]))
-    ratio[:, lost] = np.inf
+    ratio = np.where(sound, ratio, np.inf)
     return Calibration(
         jnp.asarray(floor, jnp.float32), jnp.asarray(conformal_quantile(ratio), jnp.float32)
     )

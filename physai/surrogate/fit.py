@@ -122,7 +122,7 @@ def fit_ensemble(
     normaliser = start.normaliser if start is not None else _normaliser(x, y)
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
     data = (
-        (x - normaliser.input_mean) / normaliser.input_std,
+        normaliser.inputs(x),
         (y - normaliser.target_mean) / normaliser.target_std,
     )
     key = jax.random.key(seed)

@@ -14,6 +14,9 @@ from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, advance, inputs
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 
+INPUT_LIMIT = 12.0
+"""Standard deviations of the training data at which inputs are clipped."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Normaliser:
     input_std: jax.Array
     target_mean: jax.Array
     target_std: jax.Array
+
+    def inputs(self, raw: jax.Array) -> jax.Array:
+        """Normalise raw inputs `[..., ni]`, clipped at `INPUT_LIMIT` standard deviations.
+
+        Beyond it a gated layer would extrapolate as a product, and an open-loop prediction that
+        strays would soon leave the numbers that a float holds.
+        """
+        scaled = (raw - self.input_mean) / self.input_std
+        return jnp.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
 
 
 @jax.tree_util.register_dataclass
@@ -129,8 +141,7 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]`, normalised by the training data."""
-        x = self.raw_inputs(state, action, disturbance)
-        return (x - self.normaliser.input_mean) / self.normaliser.input_std
+        return self.normaliser.inputs(self.raw_inputs(state, action, disturbance))
 
     def raw_inputs(
         self, state: State, action: Array, disturbance: Array | None = None

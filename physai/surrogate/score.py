@@ -45,7 +45,8 @@ def score(
     Returns:
         JSON-ready numbers: `nrmse` (root mean square over channels) and `coverage` by horizon,
         `position_error` (mean error over mean distance flown, free joints only), `channels` (by
-        channel and horizon: rmse, nrmse, coverage, mean interval half width), `curve` by step,
+        channel and horizon: rmse, nrmse, coverage, mean interval half width, None where it is
+        infinite), `curve` by step,
         `windows`, `blown_up` (windows in which the open-loop prediction ceased to be finite: left
         out of the errors, counted as not covered) and `members`.
     """
@@ -78,14 +79,16 @@ def score(
                 "rmse": [float(rmse[i, c]) for i in at],
                 "nrmse": [float(nrmse[i, c]) for i in at],
                 "coverage": [float(inside[i, :, c].mean()) for i in at],
-                "half_width": [float(width[i, :, c].mean()) for i in at],
+                "half_width": [_finite(width[i, :, c].mean()) for i in at],
             }
             for c, channel in enumerate(plant.state_channels)
         },
         "curve": {
             "nrmse": [_rms(row) for row in nrmse],
             "coverage": [float(row.mean()) for row in inside],
-            "half_width": [_rms(row) for row in (np.sqrt(np.mean(width**2, axis=1)) / scale)],
+            "half_width": [
+                _finite(_rms(row)) for row in np.sqrt(np.mean(width**2, axis=1)) / scale
+            ],
             "persistence": [_rms(row) for row in _persistence(surrogate, true) / scale],
         },
     }
@@ -126,6 +129,10 @@ def _position_error(
         return None
     i = next(joint.qvel_index for joint in surrogate.layout.joints if joint.kind == "free")
     return float(np.linalg.norm(error[step, :, i : i + 3], axis=-1).mean() / flown[step].mean())
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _rms(values: np.ndarray) -> float:
