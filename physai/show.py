@@ -8,6 +8,7 @@ from typing import Any
 from physai.console import stdout, table
 from physai.plant import Check, Plant
 from physai.provenance import Link
+from physai.report.inspection import Inspection, table_rows
 
 
 def record(result: Mapping[str, Any]) -> None:
@@ -36,6 +37,8 @@ def checks(plant: Plant, results: Sequence[Check]) -> None:
         f"{plant.nw} disturbances, {len(plant.design)} design variables, "
         f"{plant.control_period:g} s control period of {plant.substeps} steps"
     )
+    if not results:
+        return
     columns = ("quantity", "unit", "closed form", "simulated", "error", "tolerance", "")
     rows = [
         (
@@ -50,6 +53,13 @@ def checks(plant: Plant, results: Sequence[Check]) -> None:
         for c in results
     ]
     table(f"{plant.name}: closed-form checks", columns, rows, left=2)
+
+
+def inspection(name: str, found: Inspection) -> None:
+    """Print what a plant is like, and what follows for a surrogate of it."""
+    table(f"{name}: looked over on this machine", ("", ""), table_rows(found.record()))
+    for sentence in found.advice():
+        stdout.print(sentence, markup=False)
 
 
 def link(found: Link) -> dict[str, Any]:

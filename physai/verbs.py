@@ -26,6 +26,7 @@ from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, load_plant, plant_names
 from physai.provenance import check_chain
 from physai.report.bench import bench
+from physai.report.inspection import inspect
 from physai.report.run import report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import open_dataset
@@ -39,29 +40,39 @@ Name = Annotated[str, tyro.conf.Positional]
 Flat = tyro.conf.arg(name="")
 
 
-def check_verb(target: Name = "", json: bool = False) -> int:
-    """Check a plant against closed forms, or the provenance chain of an artefact.
+def check_verb(target: Name = "", all: bool = False, seed: int = 0, json: bool = False) -> int:
+    """Check a plant against closed forms and look it over, or check an artefact's provenance.
 
     Args:
-        target: a plant (name, folder, MJCF), or any artefact folder; nothing: every shipped plant.
+        target: a plant (name, folder, MJCF), or any artefact folder.
+        all: run the closed-form checks of every shipped plant.
+        seed: of the starts and actions with which a plant is looked over.
         json: print JSON to stdout.
     """
-    folder = Path(target)
-    if target and (folder / "manifest.json").is_file():
-        links = check_chain(folder)
+    if all == bool(target):
+        raise InputError("check: expected a plant, an artefact folder or --all, and only one of it")
+    if target and (Path(target) / "manifest.json").is_file():
+        links = check_chain(Path(target))
         if json:
             print_json({"links": [show.link(link) for link in links]})
         else:
             show.chain(links)
-        return 0 if all(link.ok for link in links) else 1
+        return 1 if any(not link.ok for link in links) else 0
     plants = [load_plant(name) for name in ([target] if target else plant_names())]
     results = {p.name: list(p.checks(p)) if p.checks else [] for p in plants}
+    found = {}
+    if target:
+        with progress_bars() as progress:
+            found[plants[0].name] = inspect(plants[0], load_task(plants[0]), seed, progress)
     if json:
-        print_json({name: [show.check(c) for c in checks] for name, checks in results.items()})
+        checked = {name: [show.check(c) for c in checks] for name, checks in results.items()}
+        print_json({"checks": checked, "inspections": {n: i.record() for n, i in found.items()}})
     else:
         for plant in plants:
             show.checks(plant, results[plant.name])
-    return 0 if all(c.passed for checks in results.values() for c in checks) else 1
+        for name, inspection in found.items():
+            show.inspection(name, inspection)
+    return 1 if any(not c.passed for checks in results.values() for c in checks) else 0
 
 
 def rollout_verb(

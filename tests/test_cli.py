@@ -124,8 +124,17 @@ def test_single_verbs_on_the_artefacts(cli, out: Path, tmp_path: Path) -> None:
 
 def test_check_prints_closed_forms_and_passes(cli) -> None:
     status, shown, _ = cli("check", "quadrotor", "--json")
-    checks = json.loads(shown)["quadrotor"]
+    found = json.loads(shown)
+    checks = found["checks"]["quadrotor"]
     assert status == 0 and len(checks) >= 5 and all(c["passed"] for c in checks)
+    inspection = found["inspections"]["quadrotor"]
+    assert inspection["symmetry"]["heading"] and inspection["diverged"] == 0.0
+    assert inspection["sizes"]["positions"] == 7 and inspection["gain"] > 0.0
+
+
+def test_check_wants_a_plant_or_all_and_not_both(cli) -> None:
+    refused(cli("check"), "--all")
+    refused(cli("check", "quadrotor", "--all"), "--all")
 
 
 def test_check_names_the_first_broken_link(cli, out: Path, tmp_path: Path) -> None:

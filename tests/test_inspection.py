@@ -1,0 +1,67 @@
+"""Looking a model over: the error of its time step, what diverges, and what is advised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from physai.plant import Plant, load_plant
+from physai.report.inspection import Inspection, inspect
+from physai.rollout.symmetry import Symmetry
+from physai.task import load_task
+
+OSCILLATOR = """
+<mujoco>
+  <option timestep="{step}" integrator="{integrator}"/>
+  <custom><numeric name="control_period" data="0.02"/></custom>
+  <worldbody><body><joint name="x" type="slide" axis="1 0 0" stiffness="{stiffness}"/>
+    <geom size="0.1" mass="1"/></body></worldbody>
+  <actuator><motor name="push" joint="x" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+
+
+def oscillator(
+    folder: Path, step: float, integrator: str = "Euler", stiffness: float = 100.0
+) -> Plant:
+    path = folder / f"o{step}{integrator}{stiffness}.xml"
+    path.write_text(OSCILLATOR.format(step=step, integrator=integrator, stiffness=stiffness))
+    return load_plant(path)
+
+
+def look(plant: Plant) -> Inspection:
+    return inspect(plant, load_task(plant))
+
+
+def test_the_step_error_falls_as_the_order_of_the_integrator_says(tmp_path: Path) -> None:
+    """Semi-implicit Euler is of order 1, Runge and Kutta's method of order 4."""
+    errors = {}
+    for integrator in ("Euler", "RK4"):
+        for step in (0.01, 0.005):
+            found = look(oscillator(tmp_path, step, integrator)).step_error
+            assert found is not None
+            errors[integrator, step] = found[1]
+    assert 1.7 < errors["Euler", 0.01] / errors["Euler", 0.005] < 2.3
+    assert errors["RK4", 0.01] / errors["RK4", 0.005] > 12.0
+
+
+def test_a_step_beyond_the_limit_of_stability_is_told(tmp_path: Path) -> None:
+    """Semi-implicit Euler is stable for step times frequency below 2; here it is 2.2."""
+    found = look(oscillator(tmp_path, 0.02, stiffness=(2.2 / 0.02) ** 2))
+    assert found.diverged > 0.5 or (found.step_error is not None and found.step_error[0] > 0.05)
+    assert any("step" in sentence for sentence in found.advice()[1:])
+
+
+def test_advice_follows_from_the_numbers() -> None:
+    speed = [{"model": "mujoco", "steps_per_second": 1e5, "ratio": 1.0}]
+    slow = [*speed, {"model": "surrogate", "steps_per_second": 5e4, "ratio": 0.5}]
+    found = Inspection({}, 0.02, 0.005, 0.0, (0.001, 0.1), Symmetry(False, False, None, None), slow)
+    (only,) = found.advice()
+    assert "0.5 times" in only and "gradients, not for speed" in only
+    fast = [*speed, {"model": "surrogate", "steps_per_second": 5e6, "ratio": 50.0}]
+    found = replace(found, speed=fast, diverged=0.2, step_error=(0.3, 0.4))
+    advice = found.advice()
+    assert "pays in speed" in advice[0] and "20%" in advice[1] and "30.0%" in advice[2]
+    assert np.isclose(found.gain, 50.0)
