@@ -30,7 +30,7 @@ DISTANCE_LIMIT = 0.02  # of the model's extent
 ANGLE_SCALE = 0.5  # rad, where a joint has no range
 VELOCITY_COST, ACTION_COST = 0.02, 0.01
 HOLD_COST = 0.5
-FAILED_RATE = 100.0  # velocity scales
+FAILED_RATE = 1000.0  # rad/s, or extents a second: faster than any machine that is to be held
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class _Goal:
         action: what holds it `[nu]`.
         span: of each action's range `[nu]`.
         scale: s_e, in m and rad `[nv]`.
+        unit: 1 rad, or the model's extent in m `[nv]`.
         limit: of the requirements, in m and rad `[nv]`.
         reach: how far starts lie from the goal, in m and rad `[nv]`.
         low, high: ranges of the coordinates that have one, infinite elsewhere `[nq]`.
@@ -54,6 +55,7 @@ class _Goal:
     action: np.ndarray
     span: np.ndarray
     scale: np.ndarray
+    unit: np.ndarray
     limit: np.ndarray
     reach: np.ndarray
     low: np.ndarray
@@ -95,7 +97,7 @@ def hold_task(plant: Plant) -> Task:
         return -(cost + HOLD_COST * off)
 
     def terminated(state: State) -> jax.Array:
-        return jnp.max(jnp.abs(state.qvel) / goal.scale) > FAILED_RATE
+        return jnp.max(jnp.abs(state.qvel) / goal.unit) > FAILED_RATE
 
     return Task(
         commands=(),
@@ -118,6 +120,7 @@ def _goal(plant: Plant) -> _Goal:
     low, high = np.full(model.nq, -np.inf), np.full(model.nq, np.inf)
     extent = float(model.stat.extent)
     linear = _linear(plant.joints, model.nv)
+    unit = np.where(linear, extent, 1.0)
     scale = np.where(linear, 0.5 * extent, ANGLE_SCALE)
     limit = np.where(linear, DISTANCE_LIMIT * extent, np.radians(ANGLE_LIMIT))
     for number, joint in enumerate(plant.joints):
@@ -131,7 +134,7 @@ def _goal(plant: Plant) -> _Goal:
     return _Goal(
         plant.joints,
         *(np.asarray(x, np.float32) for x in (qpos, act, action, ends[:, 1] - ends[:, 0])),
-        *(np.asarray(x, np.float32) for x in (scale, limit, reach, low, high)),
+        *(np.asarray(x, np.float32) for x in (scale, unit, limit, reach, low, high)),
     )
 
 
