@@ -2,6 +2,7 @@
 
     env = gymnasium.make("physai.gym:Quadrotor-v0")                    # true MuJoCo
     env = gymnasium.make("physai.gym:Quadrotor-v0", surrogate=PATH)    # a surrogate of it
+    envs = gymnasium.make_vec("physai.gym:Quadrotor-v0", num_envs=64)  # all cores, one call
 
 A user's own folder needs no id: `physai.env.single.PlantEnv(PATH)`.
 """
@@ -15,6 +16,7 @@ import gymnasium
 from physai.plant import plant_names
 
 ENTRY_POINT = "physai.env.single:PlantEnv"
+VECTOR_ENTRY_POINT = "physai.env.vector:PlantVectorEnv"
 
 
 def env_id(plant_name: str) -> str:
@@ -25,4 +27,9 @@ def env_id(plant_name: str) -> str:
 
 for _name in plant_names():
     if env_id(_name) not in gymnasium.registry:
-        gymnasium.register(env_id(_name), entry_point=ENTRY_POINT, kwargs={"plant": _name})
+        gymnasium.register(
+            env_id(_name),
+            entry_point=ENTRY_POINT,
+            vector_entry_point=VECTOR_ENTRY_POINT,
+            kwargs={"plant": _name},
+        )

@@ -10,13 +10,12 @@ from typing import Any
 
 import gymnasium
 import jax
-import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
 from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
+from physai.env.view import View
 from physai.errors import InputError
-from physai.offscreen import offscreen_renderer
 from physai.plant import Channel, Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
@@ -77,23 +76,24 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         height: int = 480,
     ) -> None:
         self.plant = plant if isinstance(plant, Plant) else load_plant(plant)
-        self.task = task or _task_of(self.plant.folder, self.plant.sha256)
+        self.task = task or task_of(self.plant.folder, self.plant.sha256)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         if render_mode not in (None, "rgb_array"):
             raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.plant.control_period)}
-        self.observation_space = _box(self.task.observations)
-        self.action_space = _box(self.plant.actions)
-        self._max_steps = _steps(self.plant, self.task.duration if duration is None else duration)
+        self.observation_space = box(self.task.observations)
+        self.action_space = box(self.plant.actions)
+        limit = self.task.duration if duration is None else duration
+        self._max_steps = control_steps(self.plant, limit)
         self._functions = batch_task(self.task)
         self._gusts = disturbances
-        self._block = int(_steps(self.plant, self.task.duration))
+        self._block = int(control_steps(self.plant, self.task.duration))
         self._noise = self.task.observation_noise if sensor_noise else None
         self._low = np.array([a.low for a in self.plant.actions])
         self._high = np.array([a.high for a in self.plant.actions])
         self._image_size = (height, width)
-        self._view: _View | None = None
+        self._view: View | None = None
         self._true: TruePlant | None = None
         self._design: np.ndarray | None = None
         self._state: State | None = None
@@ -164,7 +164,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._state is None or self._design is None:
             raise gymnasium.error.ResetNeeded("call reset() before render()")
         if self._view is None:
-            self._view = _View(self.plant.compile(self._design), *self._image_size)
+            self._view = View(self.plant.compile(self._design), *self._image_size)
         return self._view.draw(self._state.qpos[0])
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
                 "reset options: a state brings its own design; give 'state' or 'design', not both"
             )
         if given is not None:
-            state = self._given(given)
+            state = given_state(self.plant, self.task, given)
             design = self.plant.check_design(state.design)
         else:
             design = self.plant.check_design(self.plant.nominal if chosen is None else chosen)
@@ -205,20 +205,6 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             state = jax.tree.map(lambda x: np.array(x, float), start)
         state = state.replace(design=design)
         return jax.tree.map(lambda x: np.asarray(x)[None], state), design
-
-    def _given(self, state: State) -> State:
-        if not isinstance(state, State):
-            raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
-        shapes = state_shapes(self.plant, self.task)
-        fields = {}
-        for name in FIELDS:
-            value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
-            if value.shape != shape:
-                raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
-            if not np.isfinite(value).all():
-                raise InputError(f"state: expected finite numbers, got {name} = {value}")
-            fields[name] = value
-        return State(**fields)
 
     def _disturbance(self) -> np.ndarray:
         """Return this control period's disturbance `[nw]`, drawn a task's duration at a time."""
@@ -260,47 +246,28 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return {"state": state, "valid": valid}
 
 
-class _View:
-    """Draws configurations of one model: its first camera, else one that follows what flies."""
+def given_state(plant: Plant, task: Task, state: State, *leading: int) -> State:
+    """Return a user's start as float64 arrays `[*leading, ...]`, checked.
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
-        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-        # Without multisampling, shadows and reflections a frame takes a tenth of the time.
-        model.vis.quality.offsamples = 0
-        self._data = mujoco.MjData(model)
-        self._model = model
-        self._renderer = offscreen_renderer(model, width, height)
-        self._camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(model, self._camera)
-        if model.ncam:
-            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
-        self._follow = not model.ncam and mujoco.mjtJoint.mjJNT_FREE in model.jnt_type[:1]
-
-    def draw(self, qpos: np.ndarray) -> np.ndarray:
-        self._data.qpos[:] = qpos
-        mujoco.mj_fwdPosition(self._model, self._data)
-        if self._follow:
-            self._camera.lookat[:] = self._data.subtree_com[1]
-            self._camera.distance = 5.0 * _radius(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera)
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = 0
-        return self._renderer.render()
-
-    def close(self) -> None:
-        self._renderer.close()
-
-
-def _radius(model: mujoco.MjModel, data: mujoco.MjData) -> float:
-    """Return the radius of a sphere about the centre of mass that holds every moving geom, m."""
-    moving = model.geom_bodyid > 0
-    reach = np.linalg.norm(data.geom_xpos[moving] - data.subtree_com[1], axis=1)
-    return float(np.max(reach + model.geom_rbound[moving], initial=0.1))
+    Raises:
+        InputError: no State, of the wrong shape, or with NaN or infinity in it.
+    """
+    if not isinstance(state, State):
+        raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
+    shapes = state_shapes(plant, task, *leading)
+    fields = {}
+    for name in FIELDS:
+        value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
+        if value.shape != shape:
+            raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
+        if not np.isfinite(value).all():
+            raise InputError(f"state: expected finite numbers, got {name} = {value}")
+        fields[name] = value
+    return State(**fields)
 
 
 @lru_cache(maxsize=32)
-def _task_of(folder: Path, sha256: str) -> Task:
+def task_of(folder: Path, sha256: str) -> Task:
     """Load a plant's task once, so that all its environments share compiled functions.
 
     The hash is part of the key: an edited folder is read again.
@@ -308,12 +275,12 @@ def _task_of(folder: Path, sha256: str) -> Task:
     return load_task(load_plant(folder))
 
 
-def _box(channels: tuple[Channel, ...]) -> Box:
+def box(channels: tuple[Channel, ...]) -> Box:
     low = np.array([c.low for c in channels], np.float32)
     return Box(low, np.array([c.high for c in channels], np.float32), dtype=np.float32)
 
 
-def _steps(plant: Plant, duration: float) -> float:
+def control_steps(plant: Plant, duration: float) -> float:
     """Return the control periods in `duration` seconds; inf for ever."""
     if not duration > 0.0:
         raise InputError(f"duration: expected a positive number of seconds, got {duration}")

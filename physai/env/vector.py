@@ -1,0 +1,366 @@
+"""One plant as a Gymnasium vector environment: all simulations in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from physai.env.model import Model, batch_task, learned_model, learned_step
+from physai.env.single import FIELDS, box, control_steps, task_of
+from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
+from physai.env.vector_tools import (
+    check_mask,
+    chosen,
+    clipped,
+    count,
+    masked,
+    mode,
+    placed,
+    start_options,
+)
+from physai.env.view import View
+from physai.errors import InputError
+from physai.plant import Plant, load_plant
+from physai.rollout.engine import TruePlant, checked
+from physai.state import Array, State
+from physai.task import Task
+
+
+class PlantVectorEnv(VectorEnv[Array, Array, Array]):
+    """Many episodes of a plant and its task, in true MuJoCo on all cores or in a surrogate.
+
+    Environment i with seed s is `PlantEnv` with seed s + i: the same starts, disturbances and
+    sensor noise, and in true MuJoCo the same states to the bit. Observations, rewards and a
+    surrogate's states are computed for the whole batch and may round differently.
+
+    Observations are float32 `[n, no]`, actions float32 `[n, nu]`, both in the channels' units and
+    clipped to their ranges; rewards are float64 `[n]`. An episode is terminated when the task calls
+    it lost or when the simulation diverges, and truncated after the task's duration.
+
+    What follows the end of an episode is Gymnasium's autoreset mode, in `metadata`: with NEXT_STEP
+    the next `step` starts it anew, whatever the action, with reward 0; with SAME_STEP the step that
+    ends it does, and returns the end in `info["final_obs"]` and `info["final_info"]`; with DISABLED
+    the caller does, by `reset(options={"reset_mask": mask})`. A reset of all without options gives
+    every machine the nominal design; an autoreset, or a mask, leaves it the one it has.
+
+    `info` holds, each with a mask `_name` `[n]` of the environments that have it:
+        state: the full States, a dict of arrays `[n, ...]` with masks of their own.
+        valid: False once a simulation has diverged `[n]`. `terminated` with `valid` means lost.
+        domain_score: after a step of a surrogate, the distance of its inputs to the training data
+            `[n]`; above 1 it extrapolates.
+
+    Args:
+        plant: name of a shipped plant, path of a folder, or a Plant.
+        num_envs: number of environments n.
+        surrogate: None for the true simulator; else a surrogate's folder, or a learned `Model`,
+            which must be a pytree with a pure JAX `step`.
+        task: None for the plant's own task.
+        autoreset_mode: an AutoresetMode or its value: "NextStep", "SameStep" or "Disabled".
+        disturbances: whether the plant's disturbances act, drawn anew every episode.
+        sensor_noise: whether the task's sensor noise is added to observations.
+        duration: seconds after which an episode is truncated (None: the task's, inf: never).
+        max_episode_steps: the same in control periods; the shorter one holds.
+        device_arrays: with a surrogate, return observations, rewards and `info` as JAX arrays,
+            float32, where they were computed. Actions are then clipped but not checked.
+        render_mode: None or "rgb_array".
+        width, height: of rendered images, pixels.
+
+    Raises:
+        InputError: no such plant or surrogate, a surrogate of another plant, a bad option.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
+
+    def __init__(
+        self,
+        plant: str | Path | Plant,
+        num_envs: int = 1,
+        surrogate: str | Path | Model | None = None,
+        *,
+        task: Task | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        disturbances: bool = True,
+        sensor_noise: bool = False,
+        duration: float | None = None,
+        max_episode_steps: int | None = None,
+        device_arrays: bool = False,
+        render_mode: str | None = None,
+        width: int = 640,
+        height: int = 480,
+    ) -> None:
+        self.plant = plant if isinstance(plant, Plant) else load_plant(plant)
+        self.task = task or task_of(self.plant.folder, self.plant.sha256)
+        self.surrogate = learned_model(surrogate, self.plant, self.task)
+        self.num_envs = n = count(num_envs, "num_envs")
+        self.autoreset_mode = mode(autoreset_mode)
+        if render_mode not in (None, "rgb_array"):
+            raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
+        if device_arrays and self.surrogate is None:
+            raise InputError("device_arrays: the true simulator stays on the host; needs surrogate")
+        self.render_mode = render_mode
+        self.metadata = {
+            **self.metadata,
+            "render_fps": round(1.0 / self.plant.control_period),
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.single_observation_space = box(self.task.observations)
+        self.single_action_space = box(self.plant.actions)
+        self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
+        limit = self.task.duration if duration is None else duration
+        self._max_steps = control_steps(self.plant, limit)
+        if max_episode_steps is not None:
+            self._max_steps = min(self._max_steps, count(max_episode_steps, "max_episode_steps"))
+        self._functions = batch_task(self.task)
+        self._device = device_arrays
+        self._low = np.array([a.low for a in self.plant.actions])
+        self._high = np.array([a.high for a in self.plant.actions])
+        self._seeds = Seeds(n)
+        block = int(control_steps(self.plant, self.task.duration))
+        self._gusts = (
+            disturbance_streams(self.plant, n, block) if disturbances and self.plant.nw else None
+        )
+        self._noise = noise_streams(self.task, n) if sensor_noise else None
+        self._image_size = (height, width)
+        self._views: dict[bytes, View] = {}
+        self._true: TruePlant | None = None
+        self._designs = np.tile(self.plant.nominal, (n, 1))
+        self._all = np.ones(n, bool)
+        self._valid, self._over = self._all.copy(), ~self._all
+        self._steps = np.zeros(n, int)
+        self._state: State | None = None
+        self._observed: Array = None
+
+    @property
+    def state(self) -> State:
+        """The States of all environments `[n, ...]`; with a surrogate, JAX arrays."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset() first")
+        return self._state
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each environment, -1 before the first reset."""
+        return tuple(self._seeds.values)
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
+        """The generator of each environment's episodes, None before the first reset."""
+        return tuple(self._seeds.generators)
+
+    def reset(  # type: ignore[override]
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start episodes, of all environments or of those in a mask.
+
+        Args:
+            seed: s, of which environment i gets s + i, or one an environment, of everything random
+                in this and the following episodes.
+            options: {"design": design vectors `[nd]` or `[n, nd]`} (else the nominal one), or
+                {"state": State}, `[...]` or `[n, ...]`, to start from, which brings its design;
+                {"reset_mask": bool `[n]`} to start only these. In true MuJoCo a new design needs
+                a reset of all.
+
+        Raises:
+            InputError: another option, a state of the wrong shape, a design outside its bounds.
+        """
+        options = dict(options or {})
+        mask = check_mask(options.pop("reset_mask", None), self.num_envs)
+        if self._state is None and not mask.all():
+            raise gymnasium.error.ResetNeeded("the first reset() has to start all environments")
+        rows = np.flatnonzero(mask)
+        given, designs = start_options(self.plant, self.task, options, self.num_envs)
+        if designs is None:
+            designs = np.tile(self.plant.nominal, (self.num_envs, 1))
+            designs = designs if mask.all() else self._designs
+        if self._true is None or not np.array_equal(designs[rows], self._designs[rows]):
+            self._rebuild(np.where(mask[:, None], designs, self._designs), bool(mask.all()))
+        self._seeds.seed(rows, seed)
+        start = self._begin(rows, given)
+        if self._state is None or mask.all():
+            self._state = jax.tree.map(jnp.float32, start) if self.surrogate else start
+            self._observed = np.zeros((self.num_envs, self.task.no), np.float32)
+            self._valid[:] = True
+        else:
+            self._state = self._placed(self._state, rows, start)
+        self._over = self._over & ~mask
+        observed = self._functions.observe(self.state)
+        self._observed = chosen(mask, self._observation(observed, rows), self._observed)
+        return self._observed, self._info(mask)
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Hold actions `[n, nu]` for one control period.
+
+        Returns:
+            Observations, rewards, terminated, truncated, info; see the class. After a divergence
+            the state is the last sound one.
+
+        Raises:
+            InputError: actions of the wrong shape or with NaN or infinity in them.
+        """
+        before, over, everyone = self.state, self._over, self._all
+        if self.autoreset_mode is AutoresetMode.DISABLED and over.any():
+            raise gymnasium.error.ResetNeeded(
+                "episodes are over and autoreset is disabled: call "
+                "reset(options={'reset_mask': terminated | truncated}) before step()"
+            )
+        actions = self._checked(actions, over)
+        after, score = self._advance(before, actions, ~over)
+        observed, reward, lost = self._functions.judge(before, actions, after)
+        self._steps += 1
+        terminated = ~self._valid | np.asarray(lost)
+        truncated = self._steps >= self._max_steps
+        self._state = after
+        if over.any():  # NEXT_STEP: this step only starts these
+            self._again(over)
+            observed = chosen(over, self._functions.observe(self.state), observed)
+            terminated, truncated = terminated & ~over, truncated & ~over
+            reward = chosen(over, jnp.zeros_like(reward), reward)
+        observation = self._observation(observed, np.flatnonzero(everyone))
+        info = self._info(everyone, score, ~over)
+        self._over = terminated | truncated
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
+            observation, info = self._ended(self._over, observation, score)
+            self._over = ~everyone
+        self._observed = observation
+        if not self._device:
+            reward = np.array(reward, float)
+        return observation, reward, terminated, truncated, info
+
+    def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
+        """Return images uint8 `[height, width, 3]`, one an environment; meant for a few.
+
+        Raises:
+            InputError: OpenGL is not available.
+        """
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() needs render_mode="rgb_array" when the env is made')
+            return None
+        images = []
+        for qpos, design in zip(np.asarray(self.state.qpos, float), self._designs, strict=True):
+            key = design.tobytes()
+            if key not in self._views:
+                self._views[key] = View(self.plant.compile(design), *self._image_size)
+            images.append(self._views[key].draw(qpos).copy())
+        return tuple(images)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the renderers; a later `render` makes new ones."""
+        for view in self._views.values():
+            view.close()
+        self._views = {}
+
+    def _advance(self, state: State, actions: Array, on: np.ndarray) -> tuple[State, Array | None]:
+        """Step the model; `on` [n] tells whose episode goes on and reads its disturbances."""
+        gusts = np.zeros((self.num_envs, self.plant.nw))
+        if self._gusts is not None:
+            gusts[on] = self._gusts.next(np.flatnonzero(on))
+        if self._true is not None:
+            after = self._true.step(state, actions, gusts)
+            self._valid = self._true.valid.copy()
+            return after, None
+        assert self.surrogate is not None
+        step = learned_step(self.surrogate, state, actions, gusts)
+        self._valid = np.asarray(step.valid)
+        return step.state, step.domain_score
+
+    def _again(self, mask: np.ndarray) -> None:
+        """Autoreset the environments in `mask` [n]."""
+        rows = np.flatnonzero(mask)
+        self._state = self._placed(self.state, rows, self._begin(rows, None))
+
+    def _ended(
+        self, over: np.ndarray, observation: Array, score: Array | None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Autoreset in the step that ended episodes; return the new observations and the info."""
+        ends = np.full(self.num_envs, None, object)
+        for i in np.flatnonzero(over):
+            ends[i] = observation[i]
+        final = self._info(over, score, over)
+        self._again(over)
+        observed = self._observation(self._functions.observe(self.state), np.flatnonzero(over))
+        info = self._info(self._all, score, ~over)
+        named = {"final_obs": ends, "_final_obs": over, "final_info": final, "_final_info": over}
+        return chosen(over, observed, observation), named | info
+
+    def _begin(self, rows: np.ndarray, given: State | None) -> State:
+        """Begin episodes of `rows` [k]; return their states, float64 `[k, ...]`."""
+        seeds = self._seeds.episode(rows)
+        if self._gusts is not None:
+            self._gusts.start(rows, seeds[:, 1])
+        if self._noise is not None:
+            self._noise.start(rows, seeds[:, 2])
+        self._steps[rows] = 0
+        if given is not None:
+            return given[rows].replace(design=self._designs[rows])
+        return draw_episode_starts(self.task, seeds[:, 0], self._designs[rows])
+
+    def _placed(self, state: State, rows: np.ndarray, start: State) -> State:
+        """Return the states `[n, ...]` with `start` [k, ...] in `rows` [k], which become valid."""
+        self._valid = self._valid.copy()
+        self._valid[rows] = True
+        if self._true is not None:
+            return self._true.restart(state, rows, start)
+        return placed(state, rows, start)
+
+    def _rebuild(self, designs: np.ndarray, everyone: bool) -> None:
+        """Make the machines of new design vectors `[n, nd]`."""
+        if self.surrogate is None:
+            if not everyone:
+                raise InputError(
+                    "reset options: with reset_mask the machines keep their designs in true "
+                    "MuJoCo; a new design, or a state of another one, needs a reset of all"
+                )
+            self._true = TruePlant(self.plant, self.num_envs, designs)
+        if not np.array_equal(designs, self._designs):
+            self.close_extras()
+        self._designs = designs
+
+    def _checked(self, actions: Array, over: np.ndarray) -> Array:
+        """Return actions within their ranges; those of episodes that are over do not matter."""
+        if self._device:
+            return clipped(jnp.asarray(actions), self._low, self._high)
+        values = np.asarray(actions, float)
+        if over.any() and values.shape == (self.num_envs, self.plant.nu):
+            values = np.where(over[:, None], self.plant.trim, values)
+        values = checked(values, (self.num_envs, self.plant.nu), "action")
+        return np.minimum(np.maximum(values, self._low), self._high)
+
+    def _observation(self, observed: Array, rows: np.ndarray) -> Array:
+        """Return observations as a sensor gives them; noise is drawn for `rows` [k] only."""
+        noise = 0.0
+        if self._noise is not None:
+            noise = np.zeros((self.num_envs, self.task.no))
+            noise[rows] = self._noise.next(rows)
+        space = self.single_observation_space
+        assert isinstance(space, Box)
+        if self._device:
+            return clipped(observed + jnp.float32(noise), space.low, space.high)
+        values = np.asarray(observed)
+        values = (values + noise).astype(np.float32) if self._noise is not None else values
+        return np.clip(values, space.low, space.high)
+
+    def _info(
+        self, mask: np.ndarray, score: Array | None = None, scored: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """Return the info of the environments in `mask` [n], with the scores of those `scored`."""
+        fields = {name: getattr(self.state, name) for name in FIELDS}
+        info = masked({"valid": self._valid}, mask, self._device)
+        info |= {"state": masked(fields, mask, self._device), "_state": mask.copy()}
+        if score is not None and scored is not None:
+            scored = scored & ~np.isnan(np.asarray(score))
+            if scored.any():
+                info |= masked({"domain_score": score}, scored, self._device)
+        return info
