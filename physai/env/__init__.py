@@ -1,1 +1,1 @@
-"""Environments over any `Model`: the true plant or a surrogate, through one Gymnasium class."""
+"""Environments over any `Model`, the true plant or a surrogate: single, vector and functional."""
