@@ -12,7 +12,7 @@ from physai.task import Objective, ObservationChannel, Requirement, Task
 DURATION = 4.0  # s
 STEPS_HELD = 100  # control periods, the last 1 s
 HOME = jnp.array([0.0, -1.2, 1.6, -1.97, -1.57, 0.0])  # rad
-CENTRE = jnp.array([-0.5, -0.13, 0.25])  # m, middle of the commands
+CENTRE = jnp.array([-0.6, -0.13, 0.3])  # m, middle of the commands
 SPREAD = 0.08  # m
 CIRCLE_RATE = 1.5  # rad/s
 ERROR_LIMIT = 0.01  # m
@@ -116,9 +116,9 @@ def settling_time(states: State) -> jax.Array:
 
 TASK = Task(
     commands=(
-        Channel("x", "m", -0.58, -0.42),
+        Channel("x", "m", -0.68, -0.52),
         Channel("y", "m", -0.21, -0.05),
-        Channel("z", "m", 0.17, 0.33),
+        Channel("z", "m", 0.22, 0.38),
         Channel("radius", "m", 0.0, 0.05),
     ),
     observations=OBSERVATIONS,
