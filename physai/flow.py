@@ -21,7 +21,7 @@ from physai.export.parity import call_nanoseconds
 from physai.learn.imagination import Conditions
 from physai.learn.learn import Comparison, learn_inputs, learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
-from physai.plant import Plant, load_plant
+from physai.plant import Plant, check_driven, load_plant
 from physai.progress import Progress, silent
 from physai.provenance import (
     Source,
@@ -143,7 +143,7 @@ def run(
         InputError: bad input, or artefacts in `out` that were made otherwise.
     """
     started = time.monotonic()
-    plant = plant if isinstance(plant, Plant) else load_plant(plant)
+    plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
     settings = settings or RunSettings()
     require_extra()
     r = _Run(plant, load_task(plant), Path(out), seed, progress)

@@ -180,12 +180,23 @@ def test_a_broken_plant_is_named_with_its_file(cli, tmp_path: Path, change, word
     refused(cli("check", folder), *words)
 
 
-def test_a_model_without_actuators_is_refused(cli, tmp_path: Path) -> None:
-    path = tmp_path / "ball.xml"
+def test_a_model_without_actuators_is_predicted_but_not_controlled(cli, tmp_path: Path) -> None:
+    path, out = tmp_path / "pendulum.xml", tmp_path / "out"
     path.write_text(
-        "<mujoco><worldbody><body><freejoint/><geom size='0.1'/></body></worldbody></mujoco>"
+        "<mujoco><worldbody><body><joint axis='0 1 0'/><geom size='0.1' pos='0 0 -1'/></body>"
+        "</worldbody></mujoco>"
     )
-    refused(cli("check", path), "no actuators")
+    few = ("--train", "40", "--calibration", "24", "--test", "8", "--shard-episodes", "40")
+    assert cli("check", path)[0] == 0
+    assert cli("rollout", path, "--out", out / "data", *few)[0] == 0
+    fit = ("fit", path, "--dataset", out / "data", "--out", out / "fit", "--steps", "100")
+    assert cli(*fit)[0] == 0
+    score = ("--surrogate", out / "fit", "--dataset", out / "data", "--out", out / "score")
+    assert cli("score", path, *score)[0] == 0
+    refused(cli("run", path, "--out", out / "run"), "no actuators")
+    learn = ("learn", path, "--surrogate", out / "fit", "--out", out / "policy")
+    refused(cli(*learn), "no actuators")
+    assert not (out / "run").exists() and not (out / "policy").exists()
 
 
 def test_a_task_that_returns_the_wrong_shape_is_refused(cli, tmp_path: Path) -> None:

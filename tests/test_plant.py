@@ -272,13 +272,6 @@ def test_shipped_plants_load_by_name_and_by_path(tmp_path):
         ({"xml": "<mujoco><worldbody><body><freejoint/></body></worldbody></mujoco>"}, "mass"),
         (
             {
-                "xml": "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody>"
-                "</mujoco>"
-            },
-            "no actuators",
-        ),
-        (
-            {
                 "xml": SLIDER.format(period="0.02", low="-2", more="").replace(
                     'ctrlrange="-2 2"', ""
                 )

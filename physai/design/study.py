@@ -40,7 +40,7 @@ from physai.errors import InputError
 from physai.learn.imagination import Conditions
 from physai.learn.learn import learn_inputs, learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
-from physai.plant import Plant
+from physai.plant import Plant, check_driven
 from physai.progress import Progress, silent
 from physai.provenance import (
     Source,
@@ -137,6 +137,7 @@ def run_study(
             missing, or artefacts in `out` that were made otherwise.
     """
     s = _Study(plant, load_task(plant), Path(out), settings or StudySettings(), seed, progress)
+    check_driven(plant)
     space = design_space(plant, s.settings.variables)
     check_objectives(plant, s.task)
     check_extra()

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
 from physai.env.view import View
 from physai.errors import InputError
-from physai.plant import Channel, Plant, load_plant
+from physai.plant import Channel, Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
 from physai.state import State
@@ -75,7 +75,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = plant if isinstance(plant, Plant) else load_plant(plant)
+        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
         self.task = task or task_of(self.plant.folder, self.plant.sha256)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         if render_mode not in (None, "rgb_array"):

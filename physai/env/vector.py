@@ -29,7 +29,7 @@ from physai.env.vector_tools import (
 )
 from physai.env.view import View
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
+from physai.plant import Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant, checked
 from physai.state import Array, State
 from physai.task import Task
@@ -97,7 +97,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = plant if isinstance(plant, Plant) else load_plant(plant)
+        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
         self.task = task or task_of(self.plant.folder, self.plant.sha256)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self.num_envs = n = count(num_envs, "num_envs")

@@ -18,7 +18,7 @@ from physai.control.policy import Policy, init_policy, load_policy, policy_actio
 from physai.errors import InputError
 from physai.learn.imagination import Conditions, Imagination
 from physai.learn.value_gradient import LearnSettings, LearnState, init_learning, update_policy
-from physai.plant import Plant
+from physai.plant import Plant, check_driven
 from physai.progress import Progress, silent
 from physai.provenance import (
     Source,
@@ -98,6 +98,7 @@ def learn_policy(
     Returns:
         The policy and its last comparison with the true simulator, without disturbances.
     """
+    check_driven(plant)
     settings, conditions = settings or LearnSettings(), conditions or Conditions()
     folder, inputs = Path(folder), learn_inputs(plant, surrogate, start)
     model = load_surrogate(surrogate, plant)

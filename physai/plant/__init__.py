@@ -8,6 +8,7 @@ from physai.plant.load import (
     plants_folder,
 )
 from physai.plant.record import Channel, Check, DesignVariable, Disturbance, Plant
+from physai.plant.supported import check_driven
 
 __all__ = [
     "Channel",
@@ -15,6 +16,7 @@ __all__ = [
     "DesignVariable",
     "Disturbance",
     "Plant",
+    "check_driven",
     "joint_layout",
     "load_module",
     "load_plant",

@@ -47,8 +47,8 @@ def actuator_channels(model: mujoco.MjModel, module: ModuleType | None, path: Pa
         path: of the plant, for errors.
 
     Raises:
-        InputError: an actuator without range and none to derive, no actuator for a controller, or a
-            disturbance that plant.py describes and the model does not have.
+        InputError: an actuator without range and none to derive, or a disturbance that plant.py
+            describes and the model does not have.
     """
     units: Mapping[str, str] = getattr(module, "UNITS", {})
     processes: Mapping[str, Mapping[str, object]] = getattr(module, "DISTURBANCES", {})
@@ -66,8 +66,6 @@ def actuator_channels(model: mujoco.MjModel, module: ModuleType | None, path: Pa
             actions.append(Channel(name, units.get(name) or _unit(model, i), low, high))
             action_ids.append(i)
     _check_disturbances(disturbances, processes, path)
-    if not actions:
-        raise InputError(f"{path}: the model has no actuators, so there is nothing to control")
     return Actuators(tuple(actions), tuple(action_ids), tuple(disturbances), tuple(disturbance_ids))
 
 

@@ -60,8 +60,8 @@ def load_plant(name_or_path: str | Path) -> Plant:
     """Load a shipped plant by name, or a user's folder or MJCF file by path.
 
     Raises:
-        InputError: nothing of that name or path, an MJCF that does not compile, no actuators, a
-            control period that is no multiple of the time step.
+        InputError: nothing of that name or path, an MJCF that does not compile, a control
+            period that is no multiple of the time step.
     """
     path = _find(name_or_path)
     source = _read_spec(path / "plant.xml" if path.is_dir() else path)

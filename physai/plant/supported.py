@@ -8,6 +8,7 @@ from pathlib import Path
 import mujoco
 
 from physai.errors import InputError
+from physai.plant.record import Plant
 
 MAX_DOFS = 400
 """Degrees of freedom that one network is asked to predict."""
@@ -21,6 +22,20 @@ def check_supported(model: mujoco.MjModel, path: Path) -> None:
     """
     if problems := list(_problems(model)):
         raise InputError(f"{path}: not supported: " + "; ".join(problems))
+
+
+def check_driven(plant: Plant) -> Plant:
+    """Return a plant that a controller can drive; one without actuators can only be predicted.
+
+    Raises:
+        InputError: no actuators.
+    """
+    if not plant.actions:
+        raise InputError(
+            f"{plant.folder}: the model has no actuators, so there is nothing to control. Add "
+            "<actuator> elements; check, rollout, fit and score do without"
+        )
+    return plant
 
 
 def _problems(model: mujoco.MjModel) -> Iterator[str]:

@@ -91,7 +91,8 @@ def hold_task(plant: Plant) -> Task:
         error = goal.error(next_state)
         cost = jnp.mean(jnp.square(error / goal.scale))
         cost += VELOCITY_COST * jnp.mean(jnp.square(next_state.qvel / goal.scale))
-        cost += ACTION_COST * jnp.mean(jnp.square((action - goal.action) / goal.span))
+        if goal.action.size:
+            cost += ACTION_COST * jnp.mean(jnp.square((action - goal.action) / goal.span))
         # Saturates outside the limits: a square alone would forgive the last degree.
         off = jnp.mean(1.0 - jnp.exp(-jnp.square(error / goal.limit)))
         return -(cost + HOLD_COST * off)
@@ -129,11 +130,11 @@ def _goal(plant: Plant) -> _Goal:
             low[joint.qpos_index], high[joint.qpos_index] = ends
             scale[i] = min(scale[i], 0.25 * (ends[1] - ends[0]))
     reach = np.zeros(model.nv) if model.neq else _reach(plant, scale)
-    ends = np.array([[a.low, a.high] for a in plant.actions])
+    span = np.array([a.high - a.low for a in plant.actions])
     action, act = _holding(plant, np.array(qpos))
     return _Goal(
         plant.joints,
-        *(np.asarray(x, np.float32) for x in (qpos, act, action, ends[:, 1] - ends[:, 0])),
+        *(np.asarray(x, np.float32) for x in (qpos, act, action, span)),
         *(np.asarray(x, np.float32) for x in (scale, unit, limit, reach, low, high)),
     )
 
