@@ -39,11 +39,13 @@ class Settings:
 
     packages: tuple[str, ...] = PACKAGES
     """Installed packages to search."""
-    episodes: int = 160
+    episodes: int = 500
     """Episodes to collect: 60% to fit on, 20% each to calibrate and to score."""
+    collecting: float = 60.0
+    """Seconds that collecting may take: a slow simulator gives fewer episodes, at least 125."""
     steps: int = 2000
     """Optimiser steps of the fit: about 30 s on two cores."""
-    limit: float = 900.0
+    limit: float = 1800.0
     """Seconds after which a file is given up."""
     smoke: bool = False
     """Two files, little data."""
@@ -86,7 +88,8 @@ def locate(package: str) -> tuple[Path, str]:
 def in_a_process(settings: Settings, path: Path) -> dict[str, Any]:
     """Do one file where a crash harms nobody."""
     command = [sys.executable, __file__, "--one", str(path)]
-    command += ["--episodes", str(settings.episodes), "--steps", str(settings.steps)]
+    for name in ("episodes", "collecting", "steps"):
+        command += [f"--{name}", str(getattr(settings, name))]
     today = {"mujoco": mujoco.__version__, "date": str(datetime.date.today())}
     try:
         done = subprocess.run(
@@ -138,13 +141,16 @@ def learned(settings: Settings, plant: Any, task: Any, folder: Path) -> dict[str
     from physai.surrogate.fit import FitSettings
     from physai.surrogate.release import fit, write_score
 
-    fifth = max(settings.episodes // 5, 1)
+    moments = [time.monotonic()]
+    rows = inspect(plant, task).speed
+    moments.append(time.monotonic())
+    speed = next(r["steps_per_second"] for r in rows if r["model"] == "true plant")
+    periods = (RolloutSettings().duration or task.duration) / plant.control_period
+    affordable = settings.collecting * speed / periods
+    fifth = max(int(min(settings.episodes, affordable)) // 5, 25)
     rollout = RolloutSettings(
         train=3 * fifth, calibration=fifth, test=fifth, shard_episodes=3 * fifth
     )
-    moments = [time.monotonic()]
-    inspect(plant, task)
-    moments.append(time.monotonic())
     data = collect(plant, task, folder / "data", rollout)
     moments.append(time.monotonic())
     fit(plant, [data], folder / "surrogate", FitSettings(steps=settings.steps))

@@ -185,7 +185,7 @@ def _train(
     progress: Progress,
 ) -> tuple[Surrogate, dict[str, np.ndarray]]:
     rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(200, settings.steps), settings.steps, 1e-5
+        0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
     fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(settings.fine_steps, 1))
     one_step, fine = muon(rate), optax.adam(fine_rate)
