@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from gymnasium.spaces import Box
 
+from physai.env.judge import Judge
 from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
 from physai.env.view import View
 from physai.errors import InputError
 from physai.plant import Channel, Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
-from physai.state import State
+from physai.state import Array, State
 from physai.task import Task, load_task
 
 FIELDS = tuple(field.name for field in dataclasses.fields(State))
@@ -53,6 +54,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         disturbances: whether the plant's disturbances act, drawn anew every episode.
         sensor_noise: whether the task's sensor noise is added to observations.
         duration: seconds after which an episode is truncated (None: the task's, inf: never).
+        readout: on the true simulator, observe and reward what the task's `Readout` adds.
         render_mode: None or "rgb_array".
         width, height: of rendered images, pixels.
 
@@ -71,6 +73,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         disturbances: bool = True,
         sensor_noise: bool = False,
         duration: float | None = None,
+        readout: bool = True,
         render_mode: str | None = None,
         width: int = 640,
         height: int = 480,
@@ -82,14 +85,16 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.plant.control_period)}
-        self.observation_space = box(self.task.observations)
+        self._judge = Judge(self.task, self.surrogate is None, readout)
+        self.observation_space = box(self._judge.channels)
         self.action_space = box(self.plant.actions)
         limit = self.task.duration if duration is None else duration
         self._max_steps = control_steps(self.plant, limit)
-        self._functions = batch_task(self.task)
+        self._begin = batch_task(self.task).start
         self._gusts = disturbances
         self._block = int(control_steps(self.plant, self.task.duration))
-        self._noise = self.task.observation_noise if sensor_noise else None
+        noise = np.array([c.noise for c in self._judge.channels])
+        self._noise = noise if sensor_noise else None
         self._low = np.array([a.low for a in self.plant.actions])
         self._high = np.array([a.high for a in self.plant.actions])
         self._image_size = (height, width)
@@ -121,13 +126,15 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self.close()
             self._design = design
             if self.surrogate is None:
-                self._true = TruePlant(self.plant, 1, design[None], nthread=1)
+                derived = self._judge.derived
+                self._true = TruePlant(self.plant, 1, design[None], nthread=1, derived=derived)
+                self._judge.watch(self._true)
         self._gust_source = np.random.default_rng(gust_seed)
         self._noise_source = np.random.default_rng(noise_seed)
         self._disturbances = np.zeros((0, self.plant.nw))
         self._steps = 0
         self._state = state
-        return self._observation(self._functions.observe(state)), self._info(True)
+        return self._observation(self._judge.observe(state, np.zeros(1, int))), self._info(True)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold an action `[nu]` for one control period.
@@ -144,7 +151,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         action = self._checked(action)[None]
         after, valid, extra = self._advance(state, action, self._disturbance()[None])
-        observed, reward, lost = self._functions.judge(state, action, after)
+        observed, reward, lost = self._judge.judge(state, action, after)
         self._state = after
         self._steps += 1
         observation, info = self._observation(observed), {**self._info(valid), **extra}
@@ -201,7 +208,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             design = self.plant.check_design(state.design)
         else:
             design = self.plant.check_design(self.plant.nominal if chosen is None else chosen)
-            start = self._functions.start(seed, design)
+            start = self._begin(seed, design)
             state = jax.tree.map(lambda x: np.array(x, float), start)
         state = state.replace(design=design)
         return jax.tree.map(lambda x: np.asarray(x)[None], state), design
@@ -233,10 +240,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         return np.minimum(np.maximum(values, self._low), self._high)
 
-    def _observation(self, observed: jax.Array) -> np.ndarray:
+    def _observation(self, observed: Array) -> np.ndarray:
         values = np.asarray(observed)[0]
         if self._noise is not None:
-            values = values + self._noise * self._noise_source.standard_normal(self.task.no)
+            values = values + self._noise * self._noise_source.standard_normal(len(self._noise))
         space = self.observation_space
         assert isinstance(space, Box)
         return np.clip(values.astype(np.float32), space.low, space.high)

@@ -106,14 +106,14 @@ def disturbance_streams(plant: Plant, n: int, block: int) -> Streams:
     return Streams(n, block, plant.nw, draw)
 
 
-def noise_streams(task: Task, n: int) -> Streams:
-    """Return the sensor noise of n episodes, in the units of `Task.observations`."""
-    shape = (NOISE_BLOCK, task.no)
+def noise_streams(noise: np.ndarray, n: int) -> Streams:
+    """Return the sensor noise of n episodes, of standard deviations `noise` [no]."""
+    shape = (NOISE_BLOCK, len(noise))
 
     def draw(generators: Sequence[np.random.Generator]) -> np.ndarray:
-        return np.stack([task.observation_noise * g.standard_normal(shape) for g in generators])
+        return np.stack([noise * g.standard_normal(shape) for g in generators])
 
-    return Streams(n, NOISE_BLOCK, task.no, draw)
+    return Streams(n, NOISE_BLOCK, len(noise), draw)
 
 
 class _Together:

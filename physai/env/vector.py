@@ -14,7 +14,8 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from physai.env.model import Model, batch_task, learned_model, learned_step
+from physai.env.judge import Judge
+from physai.env.model import Model, learned_model, learned_step
 from physai.env.single import FIELDS, box, control_steps, task_of
 from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
 from physai.env.vector_tools import (
@@ -71,6 +72,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         max_episode_steps: the same in control periods; the shorter one holds.
         device_arrays: with a surrogate, return observations, rewards and `info` as JAX arrays,
             float32, where they were computed. Actions are then clipped but not checked.
+        readout: on the true simulator, observe and reward what the task's `Readout` adds.
         render_mode: None or "rgb_array".
         width, height: of rendered images, pixels.
 
@@ -93,6 +95,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         duration: float | None = None,
         max_episode_steps: int | None = None,
         device_arrays: bool = False,
+        readout: bool = True,
         render_mode: str | None = None,
         width: int = 640,
         height: int = 480,
@@ -112,7 +115,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             "render_fps": round(1.0 / self.plant.control_period),
             "autoreset_mode": self.autoreset_mode,
         }
-        self.single_observation_space = box(self.task.observations)
+        self._judge = Judge(self.task, self.surrogate is None, readout)
+        self.single_observation_space = box(self._judge.channels)
         self.single_action_space = box(self.plant.actions)
         self.observation_space = batch_space(self.single_observation_space, n)
         self.action_space = batch_space(self.single_action_space, n)
@@ -120,7 +124,6 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self._max_steps = control_steps(self.plant, limit)
         if max_episode_steps is not None:
             self._max_steps = min(self._max_steps, count(max_episode_steps, "max_episode_steps"))
-        self._functions = batch_task(self.task)
         self._device = device_arrays
         self._low = np.array([a.low for a in self.plant.actions])
         self._high = np.array([a.high for a in self.plant.actions])
@@ -129,7 +132,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self._gusts = (
             disturbance_streams(self.plant, n, block) if disturbances and self.plant.nw else None
         )
-        self._noise = noise_streams(self.task, n) if sensor_noise else None
+        noise = np.array([c.noise for c in self._judge.channels])
+        self._noise = noise_streams(noise, n) if sensor_noise else None
         self._image_size = (height, width)
         self._views: dict[bytes, View] = {}
         self._true: TruePlant | None = None
@@ -191,12 +195,12 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         start = self._begin(rows, given)
         if self._state is None or mask.all():
             self._state = jax.tree.map(jnp.float32, start) if self.surrogate else start
-            self._observed = np.zeros((self.num_envs, self.task.no), np.float32)
+            self._observed = np.zeros(self.observation_space.shape or (), np.float32)
             self._valid[:] = True
         else:
             self._state = self._placed(self._state, rows, start)
         self._over = self._over & ~mask
-        observed = self._functions.observe(self.state)
+        observed = self._judge.observe(self.state, rows)
         self._observed = chosen(mask, self._observation(observed, rows), self._observed)
         return self._observed, self._info(mask)
 
@@ -218,14 +222,15 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             )
         actions = self._checked(actions, over)
         after, score = self._advance(before, actions, ~over)
-        observed, reward, lost = self._functions.judge(before, actions, after)
+        observed, reward, lost = self._judge.judge(before, actions, after)
         self._steps += 1
         terminated = ~self._valid | np.asarray(lost)
         truncated = self._steps >= self._max_steps
         self._state = after
         if over.any():  # NEXT_STEP: this step only starts these
             self._again(over)
-            observed = chosen(over, self._functions.observe(self.state), observed)
+            started = self._judge.observe(self.state, np.flatnonzero(over))
+            observed = chosen(over, started, observed)
             terminated, truncated = terminated & ~over, truncated & ~over
             reward = chosen(over, jnp.zeros_like(reward), reward)
         observation = self._observation(observed, np.flatnonzero(everyone))
@@ -290,7 +295,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             ends[i] = observation[i]
         final = self._info(over, score, over)
         self._again(over)
-        observed = self._observation(self._functions.observe(self.state), np.flatnonzero(over))
+        rows = np.flatnonzero(over)
+        observed = self._observation(self._judge.observe(self.state, rows), rows)
         info = self._info(self._all, score, ~over)
         named = {"final_obs": ends, "_final_obs": over, "final_info": final, "_final_info": over}
         return chosen(over, observed, observation), named | info
@@ -323,7 +329,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
                     "reset options: with reset_mask the machines keep their designs in true "
                     "MuJoCo; a new design, or a state of another one, needs a reset of all"
                 )
-            self._true = TruePlant(self.plant, self.num_envs, designs)
+            self._true = TruePlant(self.plant, self.num_envs, designs, derived=self._judge.derived)
+            self._judge.watch(self._true)
         if not np.array_equal(designs, self._designs):
             self.close_extras()
         self._designs = designs
@@ -342,14 +349,13 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         """Return observations as a sensor gives them; noise is drawn for `rows` [k] only."""
         noise = 0.0
         if self._noise is not None:
-            noise = np.zeros((self.num_envs, self.task.no))
+            noise = np.zeros(self.observation_space.shape or ())
             noise[rows] = self._noise.next(rows)
         space = self.single_observation_space
         assert isinstance(space, Box)
         if self._device:
             return clipped(observed + jnp.float32(noise), space.low, space.high)
-        values = np.asarray(observed)
-        values = (values + noise).astype(np.float32) if self._noise is not None else values
+        values = (np.asarray(observed) + noise).astype(np.float32)
         return np.clip(values, space.low, space.high)
 
     def _info(

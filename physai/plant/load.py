@@ -1,6 +1,7 @@
 """A plant: a folder with a MuJoCo model, and what a controller engineer needs to know about it.
 
-    envs/quadrotor/plant.xml    the machine (MJCF)
+    envs/quadrotor/plant.xml    the machine (MJCF), or in plant.py MODEL, the path of a file outside
+                                the folder, with MODEL_SHA256, what `sha256_source` gives for it
     envs/quadrotor/plant.py     optional: design variables, units, disturbances, closed-form checks
     envs/quadrotor/task.py      what the machine has to do (see physai.task)
 
@@ -53,7 +54,7 @@ def plants_folder() -> Path:
 
 def plant_names() -> list[str]:
     """Return the names of the shipped plants, sorted."""
-    return sorted(p.parent.name for p in plants_folder().glob("*/plant.xml"))
+    return sorted(p.name for p in plants_folder().glob("*") if _is_plant(p))
 
 
 def load_plant(name_or_path: str | Path) -> Plant:
@@ -61,11 +62,11 @@ def load_plant(name_or_path: str | Path) -> Plant:
 
     Raises:
         InputError: nothing of that name or path, an MJCF that does not compile, a control
-            period that is no multiple of the time step.
+            period that is no multiple of the time step, a MODEL of another hash.
     """
     path = _find(name_or_path)
-    source = _read_spec(path / "plant.xml" if path.is_dir() else path)
     module = load_module(path / "plant.py")
+    source = _read_spec(_model_file(path, module) if path.is_dir() else path)
     design, apply = tuple(getattr(module, "DESIGN", ())), getattr(module, "apply", None)
     _check_variables(design, apply, path)
     nominal = np.array([v.nominal for v in design])
@@ -120,7 +121,7 @@ def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file() and path.suffix == ".xml":
         return path.resolve()
-    if (path / "plant.xml").is_file():
+    if _is_plant(path):
         return path.resolve()
     if path.is_dir():
         raise InputError(f"{path}: expected a plant folder with a plant.xml, found none in it")
@@ -130,6 +131,33 @@ def _find(name_or_path: str | Path) -> Path:
         f"no plant named {str(name_or_path)!r} and no such folder or .xml file. "
         f"Shipped plants, nearest name first: {', '.join(near)}"
     )
+
+
+def _is_plant(folder: Path) -> bool:
+    return (folder / "plant.xml").is_file() or (folder / "plant.py").is_file()
+
+
+def _model_file(folder: Path, module: ModuleType | None) -> Path:
+    """Return the MJCF of a plant folder: its own, or that of MODEL, whose hash plant.py pins.
+
+    So the hash of the folder says which model it is, wherever the file lies.
+    """
+    own, outside = folder / "plant.xml", getattr(module, "MODEL", None)
+    if (outside is None) != own.is_file():
+        raise InputError(
+            f"{folder}: expected either a plant.xml or a MODEL in plant.py, got "
+            + ("both" if own.is_file() else "neither")
+        )
+    if outside is None:
+        return own
+    expected, found = getattr(module, "MODEL_SHA256", None), sha256_source(outside)
+    if found != expected:
+        raise InputError(
+            f"{folder / 'plant.py'}: MODEL {outside}: expected the file of MODEL_SHA256 "
+            f"{expected}, got {found}. Install the package version that the plant was made for, "
+            "or check the plant against the new file and write its hash"
+        )
+    return Path(outside)
 
 
 def _read_spec(path: Path) -> mujoco.MjSpec:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import suppress
 
 import mujoco
 import mujoco.batch
@@ -14,6 +16,7 @@ from physai.rollout.live import Live
 from physai.state import State
 
 _VELOCITY = mujoco.mjtStage.mjSTAGE_VEL.value
+Reading = Callable[[mujoco.MjModel, mujoco.MjData], np.ndarray]
 SPEED_LIMIT = 1e6  # m/s or rad/s: beyond this a simulation counts as diverged
 
 
@@ -29,6 +32,7 @@ class TruePlant:
         designs: design vectors `[nsim, nd]` (None: the nominal one for all).
         mass_scale: factors on every mass and inertia `[nsim]` (None: 1).
         nthread: threads (0: all cores).
+        derived: keep what mj_step computes of each simulation, for `readings`.
 
     Raises:
         InputError: a design or mass_scale of the wrong shape, not finite or outside its bounds.
@@ -41,10 +45,12 @@ class TruePlant:
         designs: np.ndarray | None = None,
         mass_scale: np.ndarray | None = None,
         nthread: int = 0,
+        derived: bool = False,
     ) -> None:
         self.plant = plant
         self.designs = _designs(plant, nsim, designs)
-        self._batch = _batch(plant, self.designs, _mass_scale(nsim, mass_scale), nthread)
+        keep = derived or plant.forces is not None
+        self._batch = _batch(plant, self.designs, _mass_scale(nsim, mass_scale), nthread, keep)
         self._forces = None if plant.forces is None else Live(plant, self.designs, self._batch)
         self._qpos = self._batch.bind("qpos")
         self._qvel = self._batch.bind("qvel")
@@ -58,6 +64,9 @@ class TruePlant:
         self._disturbances = list(plant.disturbance_ids)
         self._low = np.array([a.low for a in plant.actions])
         self._high = np.array([a.high for a in plant.actions])
+        self._models: dict[bytes, mujoco.MjModel] = {}
+        self._scratch: mujoco.MjData | None = None
+        self._constrained = derived or _constrained(plant.model)
         self._last: State | None = None
         self.valid = np.ones(nsim, dtype=bool)
 
@@ -89,8 +98,7 @@ class TruePlant:
         action = checked(action, (self.nsim, self.plant.nu), "action")
         if disturbance is not None:
             disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
-        if state is not self._last:
-            self._write(state)
+        self.place(state)
         self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
         if self._disturbances:
             self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
@@ -117,8 +125,7 @@ class TruePlant:
             InputError: a state or start of the wrong shape or with NaN in it.
         """
         values = self._physical(start, len(rows))
-        if state is not self._last:
-            self._write(state)
+        self.place(state)
         self._batch.state[rows] = self._fresh[rows]
         merged = {}
         for live, name in self._live:
@@ -128,6 +135,8 @@ class TruePlant:
             merged[name] = np.array(getattr(state, name), float)
             merged[name][rows] = getattr(start, name)
         self._warned[rows] = self._warnings[rows].sum(1)
+        if self._constrained:
+            self._forward(rows)
         self.valid[rows] = True
         self._last = State(**merged)
         return self._last
@@ -152,14 +161,56 @@ class TruePlant:
             self.plant.forces(self._forces)
             self._batch.step(ids, nstep=1, stage=_VELOCITY)
 
-    def _write(self, state: State) -> None:
+    def place(self, state: State) -> None:
+        """Write a state `[nsim, ...]`, from which `step` then continues; the last one is there.
+
+        The solver's warm start is state too: it is that of the forces without controls, as after
+        Gymnasium's reset of a MuJoCo model.
+        """
+        if state is self._last:
+            return
         values = self._physical(state, self.nsim)
-        # The solver's warm start and delayed signals are state too: a new one starts without them.
         self._batch.state[:] = self._fresh
         for live, name in self._live:
             live[:] = values[name]
+        self._last = state
         self._warned = self._warnings.sum(1)
+        if self._constrained:
+            self._forward(None)
         self.valid = np.ones(self.nsim, dtype=bool)
+
+    def _forward(self, rows: np.ndarray | None) -> None:
+        with quiet_warnings(), suppress(mujoco.batch.SimulationError):  # `step` will tell
+            self._batch.forward(rows)
+
+    def readings(self, read: Reading, rows: np.ndarray, stepped: np.ndarray) -> np.ndarray:
+        """Read derived quantities of simulations, made with `derived`.
+
+        Args:
+            read: `(MjModel, MjData) -> [nr]`.
+            rows: which simulations, indices `[k]`.
+            stepped: which of them were stepped since they were placed, bool `[k]`: then the forces
+                of constraints on the bodies are computed too.
+
+        Returns:
+            `[k, nr]`.
+        """
+        found = []
+        for row, moved in zip(rows, stepped, strict=True):
+            model = self._compiled(self.designs[row])
+            self._scratch = self._batch.get_data(int(row), self._scratch)
+            if moved:
+                mujoco.mj_rnePostConstraint(model, self._scratch)
+            found.append(read(model, self._scratch))
+        return np.array(found)
+
+    def _compiled(self, design: np.ndarray) -> mujoco.MjModel:
+        if np.array_equal(design, self.plant.nominal):
+            return self.plant.model
+        key = design.tobytes()
+        if key not in self._models:
+            self._models[key] = self.plant.compile(design, textures=False)
+        return self._models[key]
 
     @property
     def _live(self) -> tuple[tuple[np.ndarray, str], ...]:
@@ -236,7 +287,7 @@ def _mass_scale(nsim: int, mass_scale: np.ndarray | None) -> np.ndarray | None:
 
 
 def _batch(
-    plant: Plant, designs: np.ndarray, mass_scale: np.ndarray | None, nthread: int
+    plant: Plant, designs: np.ndarray, mass_scale: np.ndarray | None, nthread: int, keep: bool
 ) -> mujoco.batch.Batch:
     """Compile each distinct design once, then scale masses per simulation."""
     unique, inverse = np.unique(designs, axis=0, return_inverse=True)
@@ -245,7 +296,7 @@ def _batch(
         # Fields of its own for every simulation cost far less than a model of its own.
         nominal = np.array_equal(unique[0], plant.nominal)
         model = plant.model if nominal else plant.compile(unique[0], textures=False)
-        batch = mujoco.batch.Batch(model, nsim, nthread, persistent=plant.forces is not None)
+        batch = mujoco.batch.Batch(model, nsim, nthread, persistent=keep)
         if mass_scale is not None:
             for name in ("body_mass", "body_inertia"):
                 field = batch.expand(name)
@@ -258,7 +309,7 @@ def _batch(
     models = [compiled[i] for i in inverse]
     if mass_scale is not None:
         models = [_scaled(m, s) for m, s in zip(models, mass_scale, strict=True)]
-    batch = mujoco.batch.Batch(plant.model, nsim, nthread)
+    batch = mujoco.batch.Batch(plant.model, nsim, nthread, persistent=keep)
     batch.set_models(models)
     batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
     return batch
@@ -287,6 +338,14 @@ def _expanded(
             field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
         batch.set_const()
     return batch
+
+
+def _constrained(model: mujoco.MjModel) -> bool:
+    """Tell whether a model may have active constraints, whose solver has a warm start."""
+    touching = np.any((model.geom_contype != 0) | (model.geom_conaffinity != 0)) or model.npair
+    limits = np.any(model.jnt_limited) or np.any(model.tendon_limited)
+    friction = np.any(model.dof_frictionloss) or np.any(model.tendon_frictionloss)
+    return bool(model.neq or touching or limits or friction)
 
 
 def _field(model: mujoco.MjModel, name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from physai.task.load import load_task
 from physai.task.record import (
     Objective,
     ObservationChannel,
+    Readout,
     Requirement,
     Task,
     design_aware,
@@ -13,6 +14,7 @@ from physai.task.record import (
 __all__ = [
     "Objective",
     "ObservationChannel",
+    "Readout",
     "Requirement",
     "Task",
     "design_aware",

@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
+import numpy as np
 
 from physai.errors import InputError
 from physai.plant import Plant, load_module
@@ -92,6 +94,17 @@ def _check_shapes(plant: Plant, task: Task, where: Path) -> None:
         calls.append((f"measure of {measured.name}", measured.measure, (episode,), ()))
     if task.settling is not None:
         calls.append(("settling", task.settling, (episode,), ()))
+    if (readout := task.readout) is not None:
+        data = mujoco.MjData(plant.model)
+        mujoco.mj_forward(plant.model, data)
+        reading = np.asarray(readout.read(plant.model, data))
+        if reading.ndim != 1 or len(reading) < len(readout.observations):
+            raise InputError(
+                f"{_place(readout.read, where)}: read of the readout: expected at least "
+                f"{len(readout.observations)} numbers, got shape {reading.shape}"
+            )
+        arguments = (state, action, state, reading, reading)
+        calls.append(("reward of the readout", readout.reward, arguments, ()))
     for name, function, arguments, shape in calls:
         result = _traced(name, function, where, *arguments)
         _expect(where, name, function, shape, getattr(result, "shape", None))

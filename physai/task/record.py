@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from physai.plant import Channel, Plant
@@ -67,6 +68,27 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Readout:
+    """What only the true simulator tells: quantities of MjData that do not follow from `State`.
+
+    They are for environments that have to equal another package's to the digit. Derived fields are
+    as mj_step leaves them: of the state before the last physics step, or, with RK4, of its last
+    stage; cfrc_ext and its like are those of mj_rnePostConstraint after that.
+
+    Attributes:
+        observations: channels that the true simulator's environments append to the observation.
+        read: `(MjModel, MjData) -> [nr]`, numpy; its first numbers are those of `observations`, the
+            rest is for `reward` alone. Before the first step, forces are 0.
+        reward: `(state, action [nu], next_state, reading [nr], next_reading [nr]) -> scalar`, there
+            in place of the task's.
+    """
+
+    observations: tuple[ObservationChannel, ...]
+    read: Callable[[mujoco.MjModel, mujoco.MjData], np.ndarray]
+    reward: Callable[[State, jax.Array, State, jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
 class Task:
     """A control task.
 
@@ -83,6 +105,7 @@ class Task:
         excitation: `(key, design [nd]) -> State`, a wider start for collecting (None: `reset`).
         settling: `states [T+1] -> s`, time after which the goal is kept (inf: never; None: no such
             measure).
+        readout: what environments on the true simulator show beyond that (None: nothing).
     """
 
     commands: tuple[Channel, ...]
@@ -96,6 +119,7 @@ class Task:
     objectives: tuple[Objective, ...] = ()
     excitation: Callable[[jax.Array, jax.Array], State] | None = None
     settling: Callable[[State], jax.Array] | None = None
+    readout: Readout | None = None
 
     @property
     def no(self) -> int:
