@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -66,7 +67,10 @@ def load_plant(name_or_path: str | Path) -> Plant:
     """
     path = _find(name_or_path)
     module = load_module(path / "plant.py")
-    source = _read_spec(_model_file(path, module) if path.is_dir() else path)
+    with warnings.catch_warnings():
+        if hasattr(module, "MODEL"):  # of another's file, which its reader cannot mend
+            warnings.simplefilter("ignore")
+        source = _read_spec(_model_file(path, module) if path.is_dir() else path)
     design, apply = tuple(getattr(module, "DESIGN", ())), getattr(module, "apply", None)
     _check_variables(design, apply, path)
     nominal = np.array([v.nominal for v in design])

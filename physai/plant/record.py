@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,10 @@ class Plant:
 
 def compile_spec(spec: mujoco.MjSpec, path: Path) -> mujoco.MjModel:
     try:
-        return spec.compile()
+        with warnings.catch_warnings():
+            # Reading the file has told it once; a study compiles a thousand designs.
+            warnings.filterwarnings("ignore", message=".*is deprecated and will be removed")
+            return spec.compile()
     except (ValueError, mujoco.FatalError) as error:
         raise InputError(f"{path}: MuJoCo cannot compile this model: {error}") from error
 
