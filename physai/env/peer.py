@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import gymnasium
 import numpy as np
-from gymnasium.envs.mujoco import MujocoEnv
 
 from physai.env.single import PlantEnv
+from physai.errors import InputError
 from physai.plant import Check, Plant
 from physai.state import State
+
+if TYPE_CHECKING:
+    from gymnasium.envs.mujoco import MujocoEnv
 
 TOLERANCE = 1e-6
 """Of a number up to 1; of a larger one, relative. Observations are float32: 6e-8 of themselves."""
 
 
-def peer_checks(peer: gymnasium.Env, plant: Plant, steps: int = 1000, seed: int = 0) -> list[Check]:
+def peer_checks(env_id: str, plant: Plant, steps: int = 1000, seed: int = 0) -> list[Check]:
     """Step a plant's environment and its peer side by side, with random actions.
 
     Both start from the state that the plant's environment draws; where an episode ends, in either
     of them, both start anew.
 
     Args:
-        peer: one of Gymnasium's MuJoCo environments, without a time limit.
+        env_id: of one of Gymnasium's MuJoCo environments, such as "Hopper-v5".
         plant: the plant, at its nominal design.
         steps: control periods.
         seed: of starts and actions.
@@ -29,8 +34,11 @@ def peer_checks(peer: gymnasium.Env, plant: Plant, steps: int = 1000, seed: int 
     Returns:
         Checks that the largest differences are 0: of observations and rewards, |a - b| / max(1,
         |b|), and the number of steps whose termination differs.
+
+    Raises:
+        InputError: imageio is missing, without which Gymnasium's MuJoCo environments do not load.
     """
-    assert isinstance(peer, MujocoEnv)
+    peer = _peer(env_id)
     ours = PlantEnv(plant, disturbances=False, duration=np.inf)
     rng = np.random.default_rng(seed)
     low, high = (np.array([getattr(a, end) for a in plant.actions]) for end in ("low", "high"))
@@ -47,11 +55,24 @@ def peer_checks(peer: gymnasium.Env, plant: Plant, steps: int = 1000, seed: int 
         if over or lost:
             differences[0] = max(differences[0], _difference(*_start(ours, peer, None)))
     ours.close()
+    peer.close()
+    names = (f"{what} against Gymnasium's, {steps} steps" for what in ("observation", "reward"))
     return [
-        Check(f"observation against Gymnasium's, {steps} steps", "1", 0.0, differences[0], 1e-6),
-        Check(f"reward against Gymnasium's, {steps} steps", "1", 0.0, differences[1], 1e-6),
+        *(Check(n, "1", 0.0, float(d), TOLERANCE) for n, d in zip(names, differences, strict=True)),
         Check(f"ends unlike Gymnasium's, {steps} steps", "1", 0.0, float(ends), 0.0),
     ]
+
+
+def _peer(env_id: str) -> MujocoEnv:
+    try:
+        import imageio  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"the comparison with Gymnasium's {env_id} needs imageio: "
+            "pip install 'physai[gymnasium]'"
+        ) from error
+    made = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True).unwrapped
+    return cast("MujocoEnv", made)
 
 
 def _start(ours: PlantEnv, peer: MujocoEnv, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
