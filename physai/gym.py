@@ -10,6 +10,7 @@ A user's own folder needs no id: `physai.env.single.PlantEnv(PATH)`.
 from __future__ import annotations
 
 import re
+import warnings
 
 import gymnasium
 
@@ -25,6 +26,12 @@ def env_id(plant_name: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in words) + "-v0"
 
 
+def quiet() -> None:
+    """Keep Gymnasium from calling ours an old version of its own environment of that name."""
+    warnings.filterwarnings("ignore", message=r".*The environment \w+-v0 is out of date.*v5")
+
+
+quiet()
 for _name in plant_names():
     if env_id(_name) not in gymnasium.registry:
         gymnasium.register(

@@ -332,7 +332,7 @@ def test_bad_reset_options_are_refused(options, text) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"duration": 0.0}, {"duration": np.nan}, {"render_mode": "human"}]
+    "option", [{"duration": 0.0}, {"duration": np.nan}, {"render_mode": "ansi"}]
 )
 def test_bad_constructor_options_are_refused(option) -> None:
     with pytest.raises(InputError, match=next(iter(option))):

@@ -11,11 +11,12 @@ from typing import Any
 import gymnasium
 import jax
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from physai.env.judge import Judge
 from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
-from physai.env.view import View
+from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Channel, Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant
@@ -55,14 +56,14 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         sensor_noise: whether the task's sensor noise is added to observations.
         duration: seconds after which an episode is truncated (None: the task's, inf: never).
         readout: on the true simulator, observe and reward what the task's `Readout` adds.
-        render_mode: None or "rgb_array".
+        render_mode: None, "rgb_array", or "human" for a window that each reset and step draws.
         width, height: of rendered images, pixels.
 
     Raises:
         InputError: no such plant or surrogate, a surrogate of another plant, a bad option.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
 
     def __init__(
         self,
@@ -81,10 +82,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
         self.task = task or task_of(self.plant.folder, self.plant.sha256)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
+        self._display = Display(self.plant, render_mode, width, height)
         self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.plant.control_period)}
+        fps = round(1.0 / self.plant.control_period)
+        self.metadata = {"render_modes": render_modes(), "render_fps": fps}
         self._judge = Judge(self.task, self.surrogate is None, readout)
         self.observation_space = box(self._judge.channels)
         self.action_space = box(self.plant.actions)
@@ -97,11 +98,19 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._noise = noise if sensor_noise else None
         self._low = np.array([a.low for a in self.plant.actions])
         self._high = np.array([a.high for a in self.plant.actions])
-        self._image_size = (height, width)
-        self._view: View | None = None
+        self._spec: EnvSpec | None = None
         self._true: TruePlant | None = None
         self._design: np.ndarray | None = None
         self._state: State | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How `gymnasium.make` made it, with the number of steps after which it truncates."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._spec = limited(value, self._max_steps)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -134,6 +143,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._disturbances = np.zeros((0, self.plant.nw))
         self._steps = 0
         self._state = state
+        self._display.show(state.qpos, design[None])
         return self._observation(self._judge.observe(state, np.zeros(1, int))), self._info(True)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -154,6 +164,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         observed, reward, lost = self._judge.judge(state, action, after)
         self._state = after
         self._steps += 1
+        self._display.show(after.qpos, after.design)
         observation, info = self._observation(observed), {**self._info(valid), **extra}
         terminated = not valid or bool(np.asarray(lost)[0])
         truncated = self._steps >= self._max_steps
@@ -162,23 +173,19 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return an image uint8 `[height, width, 3]` of the current, or predicted, configuration.
 
+        With render_mode "human" it returns None: the window is up to date already.
+
         Raises:
-            InputError: OpenGL is not available.
+            InputError: OpenGL is not available, or there is no screen.
         """
-        if self.render_mode is None:
-            gymnasium.logger.warn('render() needs render_mode="rgb_array" when the env is made')
-            return None
         if self._state is None or self._design is None:
             raise gymnasium.error.ResetNeeded("call reset() before render()")
-        if self._view is None:
-            self._view = View(self.plant.compile(self._design), *self._image_size)
-        return self._view.draw(self._state.qpos[0])
+        images = self._display.images(self._state.qpos, self._design[None])
+        return None if images is None else images[0]
 
     def close(self) -> None:
         """Free the renderer; a later `render` makes a new one."""
-        if self._view is not None:
-            self._view.close()
-            self._view = None
+        self._display.close()
 
     def _advance(
         self, state: State, action: np.ndarray, disturbance: np.ndarray
@@ -285,6 +292,14 @@ def task_of(folder: Path, sha256: str) -> Task:
 def box(channels: tuple[Channel, ...]) -> Box:
     low = np.array([c.low for c in channels], np.float32)
     return Box(low, np.array([c.high for c in channels], np.float32), dtype=np.float32)
+
+
+def limited(spec: EnvSpec | None, steps: float) -> EnvSpec | None:
+    """Return a spec that tells of a limit in control periods, unless its own is shorter."""
+    if spec is None or math.isinf(steps):
+        return spec
+    own = spec.max_episode_steps
+    return dataclasses.replace(spec, max_episode_steps=min(int(steps), own or int(steps)))
 
 
 def control_steps(plant: Plant, duration: float) -> float:

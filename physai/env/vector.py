@@ -10,13 +10,14 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physai.env.judge import Judge
 from physai.env.model import Model, learned_model, learned_step
-from physai.env.single import FIELDS, box, control_steps, task_of
+from physai.env.single import FIELDS, box, control_steps, limited, task_of
 from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
 from physai.env.vector_tools import (
     check_mask,
@@ -28,7 +29,7 @@ from physai.env.vector_tools import (
     placed,
     start_options,
 )
-from physai.env.view import View
+from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant, checked
@@ -73,14 +74,14 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         device_arrays: with a surrogate, return observations, rewards and `info` as JAX arrays,
             float32, where they were computed. Actions are then clipped but not checked.
         readout: on the true simulator, observe and reward what the task's `Readout` adds.
-        render_mode: None or "rgb_array".
+        render_mode: None, "rgb_array", or "human" for a window that shows environment 0.
         width, height: of rendered images, pixels.
 
     Raises:
         InputError: no such plant or surrogate, a surrogate of another plant, a bad option.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 50}  # noqa: RUF012 (Gymnasium's type)
 
     def __init__(
         self,
@@ -105,13 +106,12 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self.num_envs = n = count(num_envs, "num_envs")
         self.autoreset_mode = mode(autoreset_mode)
-        if render_mode not in (None, "rgb_array"):
-            raise InputError(f'render_mode: expected None or "rgb_array", got {render_mode!r}')
         if device_arrays and self.surrogate is None:
             raise InputError("device_arrays: the true simulator stays on the host; needs surrogate")
         self.render_mode = render_mode
+        self._display = Display(self.plant, render_mode, width, height)
         self.metadata = {
-            **self.metadata,
+            "render_modes": render_modes(),
             "render_fps": round(1.0 / self.plant.control_period),
             "autoreset_mode": self.autoreset_mode,
         }
@@ -134,8 +134,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         )
         noise = np.array([c.noise for c in self._judge.channels])
         self._noise = noise_streams(noise, n) if sensor_noise else None
-        self._image_size = (height, width)
-        self._views: dict[bytes, View] = {}
+        self._spec: EnvSpec | None = None
         self._true: TruePlant | None = None
         self._designs = np.tile(self.plant.nominal, (n, 1))
         self._all = np.ones(n, bool)
@@ -143,6 +142,15 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self._steps = np.zeros(n, int)
         self._state: State | None = None
         self._observed: Array = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How `gymnasium.make_vec` made it, with the number of steps after which it truncates."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._spec = limited(value, self._max_steps)
 
     @property
     def state(self) -> State:
@@ -200,6 +208,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         else:
             self._state = self._placed(self._state, rows, start)
         self._over = self._over & ~mask
+        self._display.show(self.state.qpos, self._designs)
         observed = self._judge.observe(self.state, rows)
         self._observed = chosen(mask, self._observation(observed, rows), self._observed)
         return self._observed, self._info(mask)
@@ -240,6 +249,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             observation, info = self._ended(self._over, observation, score)
             self._over = ~everyone
         self._observed = observation
+        self._display.show(self.state.qpos, self._designs)
         if not self._device:
             reward = np.array(reward, float)
         return observation, reward, terminated, truncated, info
@@ -247,25 +257,16 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """Return images uint8 `[height, width, 3]`, one an environment; meant for a few.
 
+        With render_mode "human" it returns None: the window is up to date already.
+
         Raises:
-            InputError: OpenGL is not available.
+            InputError: OpenGL is not available, or there is no screen.
         """
-        if self.render_mode is None:
-            gymnasium.logger.warn('render() needs render_mode="rgb_array" when the env is made')
-            return None
-        images = []
-        for qpos, design in zip(np.asarray(self.state.qpos, float), self._designs, strict=True):
-            key = design.tobytes()
-            if key not in self._views:
-                self._views[key] = View(self.plant.compile(design), *self._image_size)
-            images.append(self._views[key].draw(qpos).copy())
-        return tuple(images)
+        return self._display.images(np.asarray(self.state.qpos), self._designs)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; a later `render` makes new ones."""
-        for view in self._views.values():
-            view.close()
-        self._views = {}
+        self._display.close()
 
     def _advance(self, state: State, actions: Array, on: np.ndarray) -> tuple[State, Array | None]:
         """Step the model; `on` [n] tells whose episode goes on and reads its disturbances."""

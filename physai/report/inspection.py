@@ -125,7 +125,7 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
         diverged=diverged,
         step_error=step_error,
         symmetry=symmetry,
-        speed=bench(plant, _untrained(plant, symmetry), seed=seed, progress=progress),
+        speed=bench(plant, untrained(plant, symmetry), seed=seed, progress=progress),
     )
 
 
@@ -171,7 +171,7 @@ def _apart(plant: Plant, start: State, a: State, b: State) -> np.ndarray:
     return np.linalg.norm(error, axis=1) / (np.linalg.norm(motion, axis=1) + 1e-12)
 
 
-def _untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
+def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
     """Return a surrogate of default size with random weights: as fast as a fitted one."""
     settings = FitSettings()
     layout = layout_of(plant, symmetry.translation, symmetry.heading)
