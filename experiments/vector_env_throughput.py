@@ -153,11 +153,12 @@ def environments(settings: Settings, plant: Plant, batch: int) -> list[tuple[str
         found.append(("ours, no readout", PlantVectorEnv(plant, batch, readout=False)))
     found += [
         ("sync", SyncVectorEnv([lambda: PlantEnv(name)] * 8)),
-        ("async", AsyncVectorEnv([lambda: PlantEnv(name)] * workers)),
+        ("async", AsyncVectorEnv([lambda: PlantEnv(name)] * workers, context="spawn")),
     ]
     if peer is not None:
         for mode, count in (("sync", 8), ("async", workers)):
-            env = gymnasium.make_vec(peer, count, vectorization_mode=mode)
+            more = {"context": "spawn"} if mode == "async" else {}
+            env = gymnasium.make_vec(peer, count, vectorization_mode=mode, vector_kwargs=more)
             found.append((f"gymnasium {mode}", env))
     random = untrained(plant, Symmetry(False, False, None, None))
     found.append(("learned", PlantVectorEnv(plant, batch, random, device_arrays=True)))
