@@ -7,6 +7,7 @@ either side of it, the root's for half a segment, hence twice as stiff.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
@@ -185,3 +186,134 @@ def limited(linear: np.ndarray) -> np.ndarray:
     """Lift coefficient that levels off at STALL_LIFT: x / (1 + x^8)^(1/8), 0.1% low at 0.45."""
     power = np.square(np.square(np.square(linear / STALL_LIFT)))
     return linear / np.sqrt(np.sqrt(np.sqrt(1.0 + power)))
+
+
+def checks(plant: Plant) -> list[Check]:
+    """Compare the simulated aircraft with closed forms at the nominal design."""
+    return checks_of(plant, plant.nominal)
+
+
+def checks_of(plant: Plant, design: np.ndarray) -> list[Check]:
+    """Compare the aircraft of a design `[5]` with closed forms.
+
+    The wing's closed forms are for equal stiffness along the span: that of the inboard half wing.
+    """
+    even = np.array(design, float)
+    even[1] = even[0]
+    scale, length = even[0], even[2]
+    wing = plant.compile(even, textures=False)
+    tip = 1.0 * length**4 / (8.0 * scale * BENDING)  # 1 N/m
+    bend = 3.516 * np.sqrt(scale * BENDING / (LINE_MASS * length**4))
+    twist = np.pi / (2.0 * length) * np.sqrt(scale * TORSION / LINE_INERTIA)
+    lift = lattice_lift(length, np.radians(2.0))
+    push = 0.5 * DENSITY * SPEED**2 * 2.0 * length * CHORD * lift
+    before, after, balance = _momentum(plant, design)
+    return [
+        Check("tip deflection under 1 N/m", "m", tip, _deflection(wing, length), 0.02 * tip),
+        Check("first bending frequency", "rad/s", bend, _frequency(wing, 0), 0.02 * bend),
+        Check("first torsion frequency", "rad/s", twist, _frequency(wing, 1), 0.02 * twist),
+        Check("lift of the rigid wing at 2 degrees", "N", push, _lift(plant, design), 0.01 * push),
+        Check("change of momentum without air and gravity", "kg m/s", 0.0, after - before, 0.05),
+        Check("rate of momentum minus forces", "N", 0.0, balance, 2.0),
+        Check("largest acceleration at trim", "m/s^2", 0.0, _trim_acceleration(plant), 2e-3),
+    ]
+
+
+def lattice_lift(half_span: float, angle: float, panels: int = 200) -> float:
+    """Lift coefficient by horseshoe vortices, cosine spaced (Katz and Plotkin, section 12.1)."""
+    edges = -half_span * np.cos(np.linspace(0.0, np.pi, panels + 1))
+    middle = -half_span * np.cos((np.arange(panels) + 0.5) * np.pi / panels)
+    gap = middle[:, None] - edges
+    wash = (1.0 / gap[:, :-1] - 1.0 / gap[:, 1:]) / (4.0 * np.pi)  # per circulation over speed
+    wake = np.eye(panels) * 2.0 / (SECTION_SLOPE * CHORD) + wash
+    circulation = np.linalg.solve(wake, np.full(panels, angle))
+    return float(2.0 * circulation @ np.diff(edges) / (2.0 * half_span * CHORD))
+
+
+def _deflection(model: mujoco.MjModel, length: float) -> float:
+    """Tip height under 1 N/m in segment centres, root held, first order in the load, m."""
+    data, small = mujoco.MjData(model), 1e-3
+    data.qpos[3] = 1.0
+    mujoco.mj_forward(model, data)
+    torque, jacobian = np.zeros(model.nv), np.zeros((3, model.nv))
+    for i in range(SEGMENTS):
+        mujoco.mj_jacBodyCom(model, data, jacobian, None, model.body(f"left_{i}").id)
+        torque += small * length / SEGMENTS * jacobian[2]
+    data.qpos[7:] = torque[6:] / model.jnt_stiffness[1:]
+    mujoco.mj_kinematics(model, data)
+    body = model.body("left_5").id
+    end = data.xpos[body] + data.xmat[body].reshape(3, 3)[:, 1] * length / SEGMENTS
+    return float(end[2] / small)
+
+
+def _frequency(model: mujoco.MjModel, kind: int) -> float:
+    """Lowest frequency of the left wing, root held, kind 0 bending or 1 torsion, rad/s."""
+    data = mujoco.MjData(model)
+    data.qpos[3] = 1.0
+    mujoco.mj_forward(model, data)
+    inertia = np.zeros((model.nv, model.nv))
+    for i in range(model.nv):
+        unit = np.eye(model.nv)[i]
+        mujoco.mj_mulM(model, data, inertia[i], unit)
+    dofs = np.arange(6 + kind, 18, 2)
+    stiffness = np.diag(model.jnt_stiffness[1 + kind : 13 : 2])
+    squared = np.linalg.eigvals(np.linalg.solve(inertia[np.ix_(dofs, dofs)], stiffness))
+    return float(np.sqrt(np.real(squared).min()))
+
+
+def _bench(plant: Plant, design: np.ndarray) -> tuple[mujoco.MjModel, mujoco.MjData, Any]:
+    """Return one aircraft in level flight, its wing straight, and what forces() sees of it."""
+    model = plant.compile(design, textures=False)
+    data = mujoco.MjData(model)
+    data.qpos[3], data.qvel[0] = 1.0, SPEED
+    live = SimpleNamespace(
+        plant=plant, design=np.array(design)[None], data=lambda name: getattr(data, name)[None]
+    )
+    return model, data, live
+
+
+def _lift(plant: Plant, design: np.ndarray) -> float:
+    """Lift of the wing alone, pitched up by 2 degrees, N."""
+    model, data, live = _bench(plant, design)
+    half = np.radians(1.0)
+    data.qpos[3:7] = [np.cos(half), 0.0, -np.sin(half), 0.0]
+    mujoco.mj_forward(model, data)
+    forces(live)
+    return float(data.xfrc_applied[[model.body(s).id for s in SURFACES[:12]], 2].sum())
+
+
+def _momentum(plant: Plant, design: np.ndarray) -> tuple[float, float, float]:
+    """Return momentum along z before and after 1 s in empty space, and an error of balance, N."""
+    model, data, live = _bench(plant, design)
+    mass = model.body_subtreemass[1]
+
+    def along_z() -> float:
+        mujoco.mj_forward(model, data)
+        mujoco.mj_subtreeVel(model, data)
+        return float(mass * data.subtree_linvel[1, 2])
+
+    data.qvel[6:] = 0.1 * np.cos(np.arange(24))
+    gravity = model.opt.gravity.copy()
+    model.opt.gravity[:] = 0.0
+    first = along_z()
+    mujoco.mj_step(model, data, nstep=400)
+    last = along_z()
+    model.opt.gravity[:] = gravity
+    mujoco.mj_resetData(model, data)
+    data.qpos[:], data.qvel[0] = plant.model.key_qpos[0], SPEED
+    start = along_z()
+    forces(live)
+    pushed = float(data.xfrc_applied[:, 2].sum()) - mass * GRAVITY
+    mujoco.mj_step(model, data)
+    rate = (along_z() - start) / model.opt.timestep
+    return first, last, rate - pushed
+
+
+def _trim_acceleration(plant: Plant) -> float:
+    """Largest acceleration at the key frame, nominal design, m/s^2 or rad/s^2."""
+    model, data, live = _bench(plant, plant.nominal)
+    mujoco.mj_resetDataKeyframe(model, data, 0)
+    mujoco.mj_forward(model, data)
+    forces(live)
+    mujoco.mj_forward(model, data)
+    return float(np.abs(data.qacc).max())
