@@ -126,7 +126,6 @@ CHORDS = np.array([CHORD] * 12 + [TAIL_CHORD, FIN_CHORD])
 STATIONS = np.append((np.arange(12) - 5.5) / 6.0, [0.0, 0.0])  # of the half span, left positive
 
 
-
 def effectiveness(chord_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return flap lift effectiveness and moment about quarter chord per rad, nose up positive.
 
@@ -160,7 +159,9 @@ def forces(live: Any) -> None:
     incidence = angle + lift_share[:, None] * flap
     incidence[:, 12:] += TAIL_EFFECTIVENESS * ctrl[:, 2:4]
     longer = design[:, 2:3] - HALF_SPAN
-    linear = incidence @ MAPS[0].T + longer * (incidence @ MAPS[1].T + longer * incidence @ MAPS[2].T)
+    linear = incidence @ MAPS[0].T + longer * (
+        incidence @ MAPS[1].T + longer * incidence @ MAPS[2].T
+    )
     lift = limited(linear)
     drag = SECTION_DRAG + lift * (incidence - linear / SECTION_SLOPE)
     area = np.empty_like(angle)
@@ -168,9 +169,7 @@ def forces(live: Any) -> None:
     load = 0.5 * DENSITY * area * speed
     along, normal = -load * (lift * up + drag * ahead), load * (lift * ahead - drag * up)
     rate = np.einsum("nsi,nsi->ns", spin[..., :3], turn[..., 1])
-    couple = load * CHORDS * (
-        -moment_share[:, None] * flap * speed - np.pi / 8.0 * CHORDS * rate
-    )
+    couple = load * CHORDS * (-moment_share[:, None] * flap * speed - np.pi / 8.0 * CHORDS * rate)
     torque = couple - 0.25 * CHORDS * normal
     applied = live.data("xfrc_applied")
     applied[:, ids, :3] = turn[..., 0] * along[..., None] + turn[..., 2] * normal[..., None]
@@ -178,8 +177,6 @@ def forces(live: Any) -> None:
     pod = live.data("qvel")[:, :3]
     pace = np.sqrt(np.sum(pod**2, axis=1, keepdims=True))
     applied[:, 1, :3] = -0.5 * DENSITY * POD_DRAG * pace * pod
-
-
 
 
 def limited(linear: np.ndarray) -> np.ndarray:

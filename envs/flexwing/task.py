@@ -39,10 +39,7 @@ OBSERVATIONS = (
         for side in ("left", "right")
         for i in (0, 2, 4)
     ),
-    *(
-        ObservationChannel(f"twist_{side}", "rad", -0.5, 0.5, 0.001)
-        for side in ("left", "right")
-    ),
+    *(ObservationChannel(f"twist_{side}", "rad", -0.5, 0.5, 0.001) for side in ("left", "right")),
 )
 
 
