@@ -137,7 +137,7 @@ def outcome(settings: Settings, path: Path) -> dict[str, Any]:
 def learned(settings: Settings, plant: Any, task: Any, folder: Path) -> dict[str, Any]:
     """Return the numbers of the report card, and the seconds that each verb took."""
     from physai.report.inspection import inspect
-    from physai.rollout.collect import RolloutSettings, collect
+    from physai.rollout.collect import DEFAULT_PERIODS, RolloutSettings, collect
     from physai.surrogate.fit import FitSettings
     from physai.surrogate.release import fit, write_score
 
@@ -145,8 +145,7 @@ def learned(settings: Settings, plant: Any, task: Any, folder: Path) -> dict[str
     rows = inspect(plant, task).speed
     moments.append(time.monotonic())
     speed = next(r["steps_per_second"] for r in rows if r["model"] == "true plant")
-    periods = (RolloutSettings().duration or task.duration) / plant.control_period
-    affordable = settings.collecting * speed / periods
+    affordable = settings.collecting * speed / DEFAULT_PERIODS
     fifth = max(int(min(settings.episodes, affordable)) // 5, 25)
     rollout = RolloutSettings(
         train=3 * fifth, calibration=fifth, test=fifth, shard_episodes=3 * fifth

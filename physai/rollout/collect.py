@@ -49,6 +49,10 @@ _IDENTITY = (
 )
 
 
+DEFAULT_PERIODS = 60
+"""Control periods of an episode by default: more than a surrogate is scored over."""
+
+
 @dataclass(frozen=True)
 class RolloutSettings:
     """How much to collect and how."""
@@ -59,8 +63,9 @@ class RolloutSettings:
     """Episodes to calibrate uncertainty on."""
     test: int = 512
     """Episodes to score on. Each split has designs, starts and noise of its own."""
-    duration: float | None = 1.2
-    """Seconds of an episode (None: the task's); a plant that nobody controls is soon far away."""
+    duration: float | None = None
+    """Seconds of an episode (None: 60 control periods, or the task's duration where that is less);
+    a plant that nobody controls is soon far away."""
     designs_per_shard: int = 64
     """Distinct designs among the episodes of a shard, a power of two; 0: the nominal one only."""
     shard_episodes: int = 1024
@@ -144,7 +149,7 @@ def _describe(
     """Return the attributes that a dataset has from the start."""
     if not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed: expected a whole number from 0, got {seed!r}")
-    duration = settings.duration or task.duration
+    duration = settings.duration or min(DEFAULT_PERIODS * plant.control_period, task.duration)
     steps = round(duration / plant.control_period)
     if steps < 1:
         raise InputError(
