@@ -16,6 +16,13 @@ def record(result: Mapping[str, Any]) -> None:
     table("", ("", ""), [(k, v) for k, v in result.items() if not isinstance(v, dict | list)])
 
 
+def new(result: Mapping[str, Any]) -> None:
+    """Print what a new plant folder holds, and what to do next."""
+    lines = [f"{result['out']}: {', '.join(result['files'])}", "next:"]
+    lines += [f"  {command}" for command in result["next"]]
+    stdout.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
 def check(c: Check) -> dict[str, Any]:
     """Return a check as plain data."""
     return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import tyro
@@ -30,6 +31,7 @@ from physai.report.inspection import inspect
 from physai.report.run import report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import open_dataset
+from physai.scaffold import new_plant
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.release import fit, write_score
 from physai.surrogate.store import load_surrogate
@@ -73,6 +75,29 @@ def check_verb(target: Name = "", all: bool = False, seed: int = 0, json: bool =
         for name, inspection in found.items():
             show.inspection(name, inspection)
     return 1 if any(not c.passed for checks in results.values() for c in checks) else 0
+
+
+def new_verb(
+    target: Name,
+    out: Path | None = None,
+    model: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Write a plant folder to start from: a small machine that explains itself, or your own MJCF.
+
+    Args:
+        target: the name of the machine: letters, digits and underscores.
+        out: the folder to write (default: one of that name, here).
+        model: an MJCF file to start from (default: a flexible arm).
+        json: print JSON to stdout.
+    """
+    folder, plant = new_plant(target, out, model)
+    quoted = quote(str(folder))
+    commands = [f"physai check {quoted}", f"physai run {quoted} --out runs/{target}"]
+    if not plant.actions:  # it can be predicted, not controlled
+        commands[1] = f"physai rollout {quoted} --out runs/{target}"
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return _done({"out": str(folder), "files": files, "next": commands}, json, show.new)
 
 
 def rollout_verb(
@@ -327,6 +352,7 @@ def bench_verb(plant: Name, surrogate: Path, seed: int = 0, json: bool = False) 
 
 
 VERBS: dict[str, Callable[..., int]] = {
+    "new": new_verb,
     "run": run_verb,
     "check": check_verb,
     "rollout": rollout_verb,
