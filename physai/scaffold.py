@@ -5,11 +5,12 @@ The files lie in `physai/template`, as they are written but for words such as `_
 
 from __future__ import annotations
 
+import json
 import keyword
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import mujoco
 
@@ -46,10 +47,7 @@ def new_plant(
         raise InputError(
             f"{folder}: exists already, and nothing was written. Choose another name or --out"
         )
-    if model is None:
-        files = _machine(name)
-    else:
-        files = _from_model(name, Path(model))
+    files = _machine(name) if model is None else _from_model(name, Path(model))
     with atomic_folder(folder) as temporary:
         for relative, data in files.items():
             atomic_write(temporary / relative, data)
@@ -60,8 +58,8 @@ def new_plant(
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise InputError(
-            f"{name!r}: expected a name of letters, digits and underscores, a letter first, such "
-            "as my_robot"
+            f"{name!r}: expected letters, digits and underscores, a letter first, and no word of "
+            "Python, such as my_robot"
         )
     if name in plant_names():
         raise InputError(
@@ -71,11 +69,21 @@ def _check_name(name: str) -> None:
 
 
 def _load(temporary: Path, origin: Path) -> None:
-    """Load what was written before it gets its name."""
+    """Load what was written before it gets its name; it must need nothing outside its folder."""
+    for needed in mujoco.mju_getXMLDependencies(str(temporary / "plant.xml")):
+        if temporary not in Path(needed).parents:
+            raise _outside(origin, needed)
     try:
         load_task(load_plant(temporary))
     except InputError as error:
         raise InputError(f"{origin}: its copy cannot be loaded: {error}") from error
+
+
+def _outside(model: Path, needed: str) -> InputError:
+    return InputError(
+        f"{model}: needs {needed}, by an absolute path or outside the model's folder. Put it into "
+        "that folder or below it, and let the model name it by a relative path"
+    )
 
 
 def _machine(name: str) -> dict[str, bytes]:
@@ -94,7 +102,7 @@ def _from_model(name: str, path: Path) -> dict[str, bytes]:
     words = {
         "__NAME__": name,
         "__PERIOD__": f"{plant.control_period:g}",
-        "__MASS__": f"{plant.model.body_mass.sum():.6g}",
+        "__MASS__": f"{plant.model.body_mass.sum():.10g}",
         "# __UNITS__": _comment(_units(plant)),
         "# __DESIGN__": _comment(_design(plant)),
         "# __STATE__": _comment(_state(plant)),
@@ -112,21 +120,18 @@ def _model_files(path: Path) -> dict[str, bytes]:
 
     Names are relative to the model's folder, and stay so in the copy.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    model = os.path.abspath(path)
     files = {"plant.xml": _read(path)}
-    for needed in mujoco.mju_getXMLDependencies(os.path.abspath(path)):
-        place = os.path.normpath(os.path.join(folder, needed))
-        name = os.path.relpath(place, folder).replace(os.sep, "/")
-        if place == os.path.abspath(path):
+    for needed in mujoco.mju_getXMLDependencies(model):
+        place = os.path.normpath(os.path.join(os.path.dirname(model), needed))
+        name = os.path.relpath(place, os.path.dirname(model)).replace(os.sep, "/")
+        if place == model:
             continue
-        if os.path.isabs(needed) or not is_portable(name):
-            raise InputError(
-                f"{path}: needs {needed}, which is not in its folder or below it. Put it there, "
-                "and let the model name it by a relative path"
-            )
+        if not is_portable(name):
+            raise _outside(path, needed)
         if name in _OWN:
             raise InputError(f"{path}: needs a file {name}, a name that a plant folder keeps")
-        files[PurePosixPath(name).as_posix()] = _read(Path(place))
+        files[name] = _read(Path(place))
     return files
 
 
@@ -148,7 +153,11 @@ def _comment(lines: Iterable[str]) -> str:
 
 def _units(plant: Plant) -> list[str]:
     channels = (*plant.actions, *plant.disturbances)
-    return ["UNITS = {", *(f"    {c.name!r}: {c.unit!r}," for c in channels), "}"]
+    return [
+        "UNITS = {",
+        *(f"    {json.dumps(c.name)}: {json.dumps(c.unit)}," for c in channels),
+        "}",
+    ]
 
 
 def _design(plant: Plant) -> list[str]:
@@ -160,7 +169,7 @@ def _design(plant: Plant) -> list[str]:
         joint = plant.joints[found[0]]
         value = float(model.dof_damping[joint.qvel_index]) or 0.1
         variable = f'DesignVariable("damping", "{kinds[joint.kind]}"'
-        line = f'spec.joint({joint.name!r}).damping[0] = design["damping"]'
+        line = f'spec.joint({json.dumps(joint.name)}).damping[0] = design["damping"]'
     else:
         value = float(abs(model.opt.gravity[2])) or 9.81
         variable = 'DesignVariable("gravity", "m/s^2"'

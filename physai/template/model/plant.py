@@ -21,7 +21,7 @@ from __future__ import annotations
 # actuator's unit, correlation time in s.
 # DISTURBANCES = {"NAME": {"std": 0.1, "correlation_time": 0.5}}
 
-# Closed-form checks, which `physai check` prints: quantity, unit, closed form, simulated, tolerance.
+# Closed-form checks, printed by `physai check`: quantity, unit, closed form, simulated, tolerance.
 # from physai.plant import Check, Plant
 #
 # def checks(plant: Plant) -> list[Check]:
