@@ -40,7 +40,7 @@ ROBOT = """<mujoco><compiler meshdir="assets"/>
   <actuator><motor joint="slider" ctrlrange="-1 1" gear="20"/></actuator>
 </mujoco>"""
 BODY = """<mujocoinclude><body><joint name="slider" type="slide" axis="1 0 0"/>
-  <geom type="mesh" mesh="wedge"/><body pos="1 0 0"><freejoint/><geom size="0.1"/></body>
+  <geom type="mesh" mesh="wedge"/><body pos="1 0 0"><joint type="ball"/><geom size="0.1"/></body>
 </body></mujocoinclude>"""
 WEDGE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 
@@ -321,9 +321,9 @@ def test_includes_and_meshes_come_along(here: Path, robot: Path) -> None:
     robot.unlink()
     (robot.parent / "assets/wedge.obj").unlink()
     plant = load_plant("my_robot")
-    assert plant.model.nmesh == 1 and (plant.model.nq, plant.nu) == (8, 1)
+    assert plant.model.nmesh == 1 and (plant.model.nq, plant.nu) == (5, 1)
     text = (folder / "task.py").read_text()
-    assert "qpos[1:8]: joint_1, m, and a unit quaternion" in text and "qvel[0]: slider.rate" in text
+    assert "qpos[1:5]: joint_1, unit quaternion" in text and "qvel[0]: slider.rate" in text
     assert "action[0]: actuator_0, -1 to 1 1" in text
 
 

@@ -39,7 +39,7 @@ def physai(command: str, folder: Path) -> str:
 
 
 def test_the_commands_lead_to_a_verified_controller_without_a_line_of_python(arm: Path) -> None:
-    check, run, rollout = (block.strip() for block in fenced("sh"))
+    check, run, rollout, notes, new = (block.strip() for block in fenced("sh"))
     assert "control steps/s" in physai(check, arm)
     physai(run, arm)
     certificate = json.loads((arm / "runs/arm/certificate/certificate.json").read_text())
@@ -48,6 +48,9 @@ def test_the_commands_lead_to_a_verified_controller_without_a_line_of_python(arm
         assert condition["passed"] >= 495, condition["name"]
     assert (arm / "runs/arm/report/report.html").is_file()
     assert (arm / "runs/arm/bundle/policy.c").is_file()
+    assert "physai check my_arm_notes" in physai(notes, arm)
+    assert "shoulder.error" in (arm / "my_arm_notes" / "task.py").read_text()
+    assert "physai run my_robot --out runs/my_robot" in physai(new, arm)
     (arm / "my_arm").mkdir()
     (arm / "arm.xml").rename(arm / "my_arm" / "plant.xml")
     (arm / "my_arm" / "task.py").write_text("DURATION = 3.0\n")
