@@ -14,7 +14,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from physai.errors import InputError
@@ -26,16 +25,14 @@ from physai.rollout.dataset import Dataset, open_dataset
 from physai.rollout.excitation import Excitation
 from physai.rollout.flight import Flown, HostController, Job, Shard, fly, prepare
 from physai.rollout.store import (
-    FORMAT,
-    MOMENTS,
-    PERIODS,
     SPLITS,
     Writer,
-    columns,
     create_store,
-    design_space,
+    describe,
     discard_uncommitted,
     first_slots,
+    hold_ends,
+    nothing_yet,
     only_writer,
     read_meta,
 )
@@ -116,7 +113,7 @@ def collect(
         remove_stale(folder.parent)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         symmetry = plain(find_symmetries(plant, task, seed), "symmetry")
-        create_store(folder, {**wanted, **_nothing_yet(wanted), "symmetry": symmetry})
+        create_store(folder, {**wanted, **nothing_yet(wanted), "symmetry": symmetry})
     _check_same(folder, read_meta(folder), wanted)
     with only_writer(folder):
         if not (folder / "manifest.json").exists():
@@ -164,31 +161,7 @@ def _describe(
         )
     splits = {split: getattr(settings, split) for split in SPLITS}
     size = settings.shard_episodes
-    description = {
-        "format": FORMAT,
-        "plant": {"name": plant.name, "sha256": plant.sha256},
-        "mujoco": mujoco.__version__,
-        "control_period": plant.control_period,
-        "steps": steps,
-        "design": design_space(plant),
-        "columns": columns(plant, task),
-        "settings": settings,
-        "seed": seed,
-        "controller": flown_by,
-        "splits": splits,
-        "shard_episodes": size,
-        "shards": sum(-(-n // size) for n in splits.values()),
-    }
-    return plain(description, "dataset")
-
-
-def _nothing_yet(meta: dict[str, Any]) -> dict[str, Any]:
-    zero = {"episodes": 0, "diverged": 0, "terminated": 0, "valid_steps": 0}
-    return {
-        "committed": 0,
-        "counts": {split: dict(zero) for split in meta["splits"]},
-        "diverged_rows": [],
-    }
+    return describe(plant, task, steps, splits, size, settings, seed, flown_by)
 
 
 def _check_same(folder: Path, meta: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -258,7 +231,7 @@ def _write(writer: Writer, shard: Shard, flown: Flown) -> None:
     diverged = ~terminated & (flown.sound < writer.meta["steps"])
     length = np.where(terminated, flown.ended, flown.sound).astype(np.int32)
 
-    arrays = _cut(flown.arrays, length)
+    arrays = hold_ends(flown.arrays, length)
     writer.write(shard.split, shard.first, _blanked(arrays, diverged))
     meta, slot = writer.meta, first_slots(writer.meta)[shard.split] + shard.first
     if diverged.any():
@@ -273,18 +246,6 @@ def _write(writer: Writer, shard: Shard, flown: Flown) -> None:
         counts[shard.split][name] += int(count)
     rows = [*meta["diverged_rows"], *(slot + np.flatnonzero(diverged)).tolist()]
     writer.commit({"committed": shard.number + 1, "counts": counts, "diverged_rows": rows})
-
-
-def _cut(arrays: dict[str, np.ndarray], length: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays with the last state held, and all inputs 0, behind `length`."""
-    arrays = {**arrays, "length": length}
-    steps = arrays["action"].shape[1]
-    rows = np.flatnonzero(length < steps)
-    for name in (*PERIODS, *MOMENTS):
-        values = arrays[name] = arrays[name].copy()
-        for row, end in zip(rows, length[rows], strict=True):
-            values[row, end:] = 0.0 if name in PERIODS else values[row, end]
-    return arrays
 
 
 def _blanked(arrays: dict[str, np.ndarray], blank: np.ndarray) -> dict[str, np.ndarray]:

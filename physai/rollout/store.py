@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import mujoco
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
@@ -32,6 +33,7 @@ from zarr.codecs import BloscCodec
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import atomic_folder, read_json, write_json, writing
+from physai.provenance.storage import plain
 from physai.task import Task
 
 Split = Literal["train", "calibration", "test"]
@@ -89,6 +91,68 @@ def columns(plant: Plant, task: Task) -> dict[str, list[tuple[str, str]]]:
         "design": [(v.name, v.unit) for v in plant.design],
         "start_time": [("time", "s")],
     }
+
+
+def describe(
+    plant: Plant,
+    task: Task,
+    steps: int,
+    splits: Mapping[str, int],
+    shard_episodes: int,
+    settings: Any,
+    seed: int,
+    controller: str | None,
+) -> dict[str, Any]:
+    """Return the attributes that a dataset has from the start.
+
+    Args:
+        plant: the machine.
+        task: gives the commands' names.
+        steps: control periods of an episode.
+        splits: episodes of each split.
+        shard_episodes: episodes that are written together.
+        settings: what the episodes are made with.
+        seed: of every draw.
+        controller: hash of what flew, if anything did.
+    """
+    description = {
+        "format": FORMAT,
+        "plant": {"name": plant.name, "sha256": plant.sha256},
+        "mujoco": mujoco.__version__,
+        "control_period": plant.control_period,
+        "steps": steps,
+        "design": design_space(plant),
+        "columns": columns(plant, task),
+        "settings": settings,
+        "seed": seed,
+        "controller": controller,
+        "splits": splits,
+        "shard_episodes": shard_episodes,
+        "shards": sum(-(-n // shard_episodes) for n in splits.values()),
+    }
+    return plain(description, "dataset")
+
+
+def nothing_yet(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that say how far collection has come, of an empty dataset."""
+    zero = {"episodes": 0, "diverged": 0, "terminated": 0, "valid_steps": 0}
+    return {
+        "committed": 0,
+        "counts": {split: dict(zero) for split in meta["splits"]},
+        "diverged_rows": [],
+    }
+
+
+def hold_ends(arrays: Mapping[str, np.ndarray], length: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays with the last state held, and all inputs 0, behind `length`."""
+    held = {**arrays, "length": length}
+    steps = held["action"].shape[1]
+    rows = np.flatnonzero(length < steps)
+    for name in (*PERIODS, *MOMENTS):
+        values = held[name] = held[name].copy()
+        for row, end in zip(rows, length[rows], strict=True):
+            values[row, end:] = 0.0 if name in PERIODS else values[row, end]
+    return held
 
 
 def first_slots(meta: Mapping[str, Any]) -> dict[str, int]:
