@@ -204,7 +204,7 @@ def _entry(entry: Any, channel_unit: str, where: str) -> Entry:
     if "unit" not in entry:
         raise InputError(f'{where}: expected a unit, such as unit = "{channel_unit}"; got none')
     unit = _text(entry, "unit", where)
-    convert(1.0, unit, channel_unit, where)  # type: ignore[arg-type]
+    convert(1.0, unit, channel_unit, where)
     return Entry(
         column=_text(entry, "column", where),
         unit=unit,
@@ -225,7 +225,11 @@ def _quaternions(tree: Any, joints: list[str], path: Path) -> dict[str, Quaterni
         order, four = entry.get("order"), entry.get("columns")
         if order not in ORDERS:
             raise InputError(f'{where} {name}: expected order = "wxyz" or "xyzw", got {order!r}')
-        if not isinstance(four, list) or len(four) != 4 or not all(isinstance(c, str) for c in four):
+        if (
+            not isinstance(four, list)
+            or len(four) != 4
+            or not all(isinstance(c, str) for c in four)
+        ):
             raise InputError(f"{where} {name}: expected columns = [four names], got {four!r}")
         found[name] = Quaternion((four[0], four[1], four[2], four[3]), order)
     return found
@@ -251,7 +255,7 @@ def _time(entry: Any, where: str) -> Time:
     if time.longest_gap < 1.0:
         raise InputError(f"{where}: longest_gap: expected at least 1, got {time.longest_gap:g}")
     if time.unit:
-        convert(1.0, time.unit, "s", where)  # type: ignore[arg-type]
+        convert(1.0, time.unit, "s", where)
     return time
 
 

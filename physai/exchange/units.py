@@ -6,12 +6,13 @@ import functools
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from physai.errors import InputError
 from physai.exchange.extra import extra
 
 
-def convert(values: np.ndarray, unit: str, to: str, where: str) -> np.ndarray:
+def convert(values: ArrayLike, unit: str, to: str, where: str) -> np.ndarray:
     """Return `values`, given in `unit`, in the unit `to`.
 
     Args:
