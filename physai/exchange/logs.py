@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def read_table(path: Path, mapping: ColumnMap) -> list[Log]:
     """Read a CSV or Parquet file, as one log or one an episode.
 
     Raises:
-        InputError: it cannot be read, lacks a column, has text in one, or its time does not increase.
+        InputError: it cannot be read, lacks a column, has text in one, or its time does not
+            increase.
     """
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     time, episode = mapping.time.column, mapping.episode
@@ -77,7 +79,7 @@ def read_table(path: Path, mapping: ColumnMap) -> list[Log]:
             {name: values[a:b] for name, values in cells.items()},
             first_row=a,
         )
-        for a, b in zip(starts, starts[1:], strict=False)
+        for a, b in pairwise(starts)
     ]
 
 
