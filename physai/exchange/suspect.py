@@ -1,0 +1,294 @@
+"""What in a log looks as if its unit, its sign or its order were another than the mapping says.
+
+Nothing is corrected: a suspicion is told, with the number that raised it, and the user decides. The
+tests compare the log with the joints' limits, with the channels' ranges, with itself (a velocity is
+the derivative of a position) and with how fast the model moves when it is shaken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from physai.exchange.channels import Machine
+from physai.exchange.logs import Signal
+from physai.exchange.mapping import ColumnMap
+from physai.exchange.resample import Recording
+from physai.plant import Plant
+from physai.rollout.engine import TruePlant
+from physai.rollout.excitation import Excitation, clip_actions, draw_starts, shake
+from physai.rollout.store import columns
+from physai.state import minus
+from physai.task import Task
+
+DEGREES = 180.0 / math.pi
+_UNITS = {
+    "rad": (("deg", DEGREES), ("turns", 1.0 / (2.0 * math.pi))),
+    "m": (("mm", 1000.0), ("cm", 100.0)),
+}
+_FACTORS = (
+    (DEGREES, "deg against rad"),
+    (1000.0, "mm against m, or ms against s"),
+    (60.0 / (2.0 * math.pi), "rpm against rad/s"),
+    (2.0 * math.pi, "turns against rad"),
+)
+_FLIGHTS, _FLIGHT_TIME = 64, 1.0  # s
+
+
+def suspect_time(machine: Machine, mapping: ColumnMap, period: float) -> list[str]:
+    """Suspect a time in ms that is said to be in s, or the reverse."""
+    signals: Sequence[Any] = machine.moving
+    step = min(float(np.median(np.diff(s.time))) for s in signals if len(s.time) > 1)
+    ratio, where = step / period, f"{machine.log.name}: time"
+    unit = mapping.time.unit or "s"
+    if ratio > 30.0 and 1.0 / 30.0 < ratio / 1000.0 < 3.0:
+        return [
+            f"{where}: a sample every {step:g} s, but the control period is {period:g} s; in a unit "
+            f"a thousandth as long it would be every {step / 1000.0:g} s: is it in ms, not {unit}?"
+        ]
+    if ratio < 1.0 / 500.0 and 1.0 / 30.0 < ratio * 1000.0 < 3.0:
+        return [
+            f"{where}: a sample every {step:g} s, but the control period is {period:g} s; in a unit "
+            f"a thousand times as long it would be every {1000.0 * step:g} s: is it in s, not {unit}?"
+        ]
+    return []
+
+
+def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
+    """Suspect positions outside their joint's limits, and say in which unit they would be inside."""
+    found = []
+    for joint in plant.joints:
+        signal = machine.signals["position"].get(joint.name)
+        model = plant.model.joint(joint.name)
+        if signal is None or not bool(model.limited[0]):
+            continue
+        low, high = (float(x) for x in model.range)
+        unit = "rad" if joint.kind == "hinge" else "m"
+        found += _outside(
+            f"{machine.log.name}: position {joint.name} ({_source(mapping, 'position', joint.name)})",
+            signal,
+            (low, high, unit),
+            slack=0.1,
+            others=_UNITS[unit],
+            what="the joint's limits",
+        )
+    return found
+
+
+def suspect_actions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
+    """Suspect actions outside their channel's range."""
+    found = []
+    for group, channels in (("action", plant.actions), ("disturbance", plant.disturbances)):
+        for channel in channels:
+            if (signal := machine.signals[group].get(channel.name)) is None:
+                continue
+            others = (*_UNITS.get(channel.unit, ()), ("percent", 100.0), ("thousandths", 1000.0))
+            found += _outside(
+                f"{machine.log.name}: {group} {channel.name} "
+                f"({_source(mapping, group, channel.name)})",
+                signal,
+                (channel.low, channel.high, channel.unit),
+                slack=0.01,
+                others=others,
+                what="the channel's range",
+            )
+    return found
+
+
+def _outside(
+    where: str,
+    signal: Signal,
+    bounds: tuple[float, float, str],
+    slack: float,
+    others: Sequence[tuple[str, float]],
+    what: str,
+) -> list[str]:
+    low, high, unit = bounds
+    slack *= high - low
+    least, most = float(signal.values.min()), float(signal.values.max())
+
+    def inside(factor: float) -> bool:
+        return low - slack <= least / factor and most / factor <= high + slack
+
+    if inside(1.0):
+        return []
+    text = f"{where}: {least:g} to {most:g} {unit}, {what} are {low:g} to {high:g} {unit}"
+    text = text.replace("range are", "range is")
+    for name, factor in others:
+        if factor > 1.0 and inside(factor):
+            return [
+                f"{text}; it would fit as {name}, {least / factor:.4g} to {most / factor:.4g} "
+                f"{unit}: is the column in {name}?"
+            ]
+    return [text]
+
+
+def suspect_rates(
+    recordings: Sequence[Recording], machine: Machine, mapping: ColumnMap, plant: Plant, task: Task
+) -> list[str]:
+    """Suspect velocities that are not the derivative of the position, and say by which factor.
+
+    Over a recording the position moves by the integral of the velocity, so the slope of the one
+    over the other is 1; both are compared period by period, the integral by the trapezoidal rule.
+    """
+    moved = np.concatenate(
+        [
+            np.asarray(minus(plant.joints, r.arrays["qpos"][1:], r.arrays["qpos"][:-1]))
+            for r in recordings
+        ]
+    ).astype(float)
+    speed = [r.arrays["qvel"] for r in recordings]
+    integral = np.concatenate([0.5 * (v[1:] + v[:-1]) for v in speed]) * plant.control_period
+    found = []
+    for i, (channel, unit) in enumerate(columns(plant, task)["qvel"]):
+        name = channel.removesuffix(".rate")
+        if name not in machine.signals["velocity"]:
+            continue
+        a, b = moved[:, i], integral[:, i]
+        power = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+        if power <= 0.0:
+            continue
+        correlation, slope = float(np.sum(a * b)) / power, float(np.sum(a * b) / np.sum(b * b))
+        where = f"{machine.log.name}: velocity {name} ({_source(mapping, 'velocity', name)})"
+        if abs(correlation) < 0.5:
+            found.append(
+                f"{where}: does not follow the position (correlation {correlation:.2f}); is it "
+                "another joint's, of another frame, or late?"
+            )
+        elif not 2.0 / 3.0 < slope < 1.5:
+            found.append(f"{where}: {_slope(slope, unit)}")
+    return found
+
+
+def _slope(slope: float, unit: str) -> str:
+    size = abs(slope)
+    sign = " and the other way" if slope < 0.0 else ""
+    shown = (
+        f"the position moves {size:.4g} times as fast{sign}"
+        if size >= 1.0
+        else f"it is {1.0 / size:.4g} times the derivative of the position{sign}"
+    )
+    if 2.0 / 3.0 < size < 1.5:
+        return "the position moves the other way: is its sign, or the position's, reversed?"
+    for factor, name in _FACTORS:
+        if abs(math.log(max(size, 1.0 / size) / factor)) < 0.1:
+            if factor == DEGREES and unit == "rad/s":
+                which = "position" if size > 1.0 else "velocity"
+                return f"{shown}: {name}; is the {which} in degrees?"
+            return f"{shown}: {name}?"
+    return shown
+
+
+def suspect_speeds(
+    recordings: Sequence[Recording],
+    machine: Machine,
+    mapping: ColumnMap,
+    plant: Plant,
+    task: Task,
+    fastest: np.ndarray,
+) -> list[str]:
+    """Suspect motion that is much faster than the model's, and say in which unit it would not be.
+
+    Args:
+        recordings: of one log.
+        machine: the same at its own times.
+        mapping: names the columns.
+        plant: the machine.
+        task: as the recordings were made with.
+        fastest: what `shaken_speeds` returns.
+    """
+    speeds = np.concatenate([np.abs(r.arrays["qvel"]) for r in recordings])
+    usual = np.quantile(speeds, 0.95, axis=0)
+    found = []
+    for i, (channel, unit) in enumerate(columns(plant, task)["qvel"]):
+        name = channel.removesuffix(".rate")
+        factor, other = (DEGREES, "deg") if unit == "rad/s" else (1000.0, "mm")
+        enough = 10.0 if unit == "rad/s" else 100.0
+        if fastest[i] <= 1e-9 or not enough < usual[i] / fastest[i] < 3.0 * factor:
+            continue
+        group = "velocity" if name in machine.signals["velocity"] else "position"
+        where = f"{machine.log.name}: {group} {name} ({_source(mapping, group, name)})"
+        found.append(
+            f"{where}: moves at {usual[i]:.4g} {unit}, the model when shaken at {fastest[i]:.4g} "
+            f"{unit} at most; is it in {other}{'/s' if group == 'velocity' else ''}?"
+        )
+    return found
+
+
+def shaken_speeds(plant: Plant, task: Task, seed: int) -> np.ndarray:
+    """Return how fast the nominal model moves under random actions in 1 s, `[nv]`, m/s or rad/s."""
+    rng = np.random.default_rng([seed, 2])
+    designs = np.tile(plant.nominal, (_FLIGHTS, 1))
+    steps = max(1, round(_FLIGHT_TIME / plant.control_period))
+    shaking = shake(plant, task, Excitation(), rng, _FLIGHTS, steps, controlled=False)
+    actions = clip_actions(plant, shaking.mean + shaking.noise)
+    state = draw_starts(task, jax.random.key(seed), designs)
+    simulator, speeds = TruePlant(plant, _FLIGHTS, designs), [np.abs(state.qvel)]
+    for k in range(steps):
+        state = simulator.step(state, actions[:, k], shaking.disturbances[:, k])
+        speeds.append(np.abs(state.qvel))
+    return np.max(np.stack(speeds)[:, simulator.valid], axis=(0, 1), initial=0.0)
+
+
+def suspect_order(
+    recordings: Sequence[Recording], machine: Machine, mapping: ColumnMap, plant: Plant, task: Task
+) -> list[str]:
+    """Suspect a quaternion whose columns are in the other order.
+
+    With angular velocities, by which order moves as they say. Without, by which order is turned by
+    nearly nothing (w near 1) where the mapping's is turned by half a turn all the time.
+    """
+    found = []
+    for joint in plant.joints:
+        if joint.name not in machine.turning:
+            continue
+        quaternion = mapping.quaternions[joint.name]
+        other = "xyzw" if quaternion.order == "wxyz" else "wxyz"
+        if _other_order(recordings, machine, joint, quaternion.order, plant):
+            found.append(
+                f"{machine.log.name}: quaternion {joint.name} ({', '.join(quaternion.columns)}): "
+                f'reads as if its order were "{other}", not "{quaternion.order}"'
+            )
+    return found
+
+
+def _other_order(
+    recordings: Sequence[Recording], machine: Machine, joint: Any, order: str, plant: Plant
+) -> bool:
+    first = joint.qpos_index + (3 if joint.kind == "free" else 0)
+    rates = joint.qvel_index + (3 if joint.kind == "free" else 0)
+    # As MuJoCo reads the columns, and as it would read them in the other order.
+    swap = [1, 2, 3, 0] if order == "xyzw" else [3, 0, 1, 2]
+    ball = (type(joint)(joint.name, "ball", 0, 0),)
+    said, errors, sizes = 0.0, [0.0, 0.0], [[], []]
+    given = all(n in machine.signals["velocity"] for n in _turning_rates(joint))
+    for recording in recordings:
+        q = recording.arrays["qpos"][:, first : first + 4]
+        w = recording.arrays["qvel"][:, rates : rates + 3]
+        expected = 0.5 * (w[1:] + w[:-1]) * plant.control_period
+        said += float(np.sum(expected**2))
+        for i, read in enumerate((q, q[:, swap])):
+            moved = np.asarray(minus(ball, read[1:], read[:-1]), float)
+            errors[i] += float(np.sum((moved - expected) ** 2))
+            sizes[i].append(np.abs(read[:, 0]))
+    if given and said > 0.0:
+        return errors[1] < 0.1 * errors[0] and errors[0] > 0.1 * said
+    mine, others = (float(np.median(np.concatenate(s))) for s in sizes)
+    return mine < 0.3 and others > 0.9
+
+
+def _turning_rates(joint: Any) -> list[str]:
+    return [f"{joint.name}.r{axis}" for axis in "xyz"]
+
+
+def _source(mapping: ColumnMap, group: str, name: str) -> str:
+    entry = mapping.channels[group].get(name)
+    if entry is not None:
+        return f"column {entry.column!r}, declared {entry.unit}"
+    joint = name.rpartition(".")[0]
+    quaternion = mapping.quaternions.get(joint)
+    return f"columns {', '.join(quaternion.columns)}" if quaternion else "derived"
