@@ -98,8 +98,8 @@ def recordings(
     if not found:
         slowest = max(float(np.median(np.diff(s.time))) for s in _all(machine) if len(s.time) > 1)
         raise InputError(
-            f"{machine.log.name}: no piece of {FEWEST} control periods ({h:g} s) without a gap of "
-            f"more than {longest_gap * h:g} s; the slowest signal has a sample every {slowest:g} s. "
+            f"{machine.log.name}: no {FEWEST} control periods ({h:g} s) without a gap of "
+            f"more than {longest_gap * h:g} s; the slowest signal has one every {slowest:g} s. "
             "Log faster, or raise longest_gap in [time] if values in between may be made up"
         )
     return found, done

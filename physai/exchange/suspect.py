@@ -47,19 +47,19 @@ def suspect_time(machine: Machine, mapping: ColumnMap, period: float) -> list[st
     unit = mapping.time.unit or "s"
     if ratio > 30.0 and 1.0 / 30.0 < ratio / 1000.0 < 3.0:
         return [
-            f"{where}: a sample every {step:g} s, but the control period is {period:g} s; in a unit "
+            f"{where}: a sample every {step:g} s, the control period is {period:g} s; in a unit "
             f"a thousandth as long it would be every {step / 1000.0:g} s: is it in ms, not {unit}?"
         ]
     if ratio < 1.0 / 500.0 and 1.0 / 30.0 < ratio * 1000.0 < 3.0:
         return [
-            f"{where}: a sample every {step:g} s, but the control period is {period:g} s; in a unit "
-            f"a thousand times as long it would be every {1000.0 * step:g} s: is it in s, not {unit}?"
+            f"{where}: a sample every {step:g} s, the control period is {period:g} s; in a unit "
+            f"a thousand times as long every {1000.0 * step:g} s: is it in s, not {unit}?"
         ]
     return []
 
 
 def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
-    """Suspect positions outside their joint's limits, and say in which unit they would be inside."""
+    """Suspect positions outside their joint's limits, and say in which unit they would fit."""
     found = []
     for joint in plant.joints:
         signal = machine.signals["position"].get(joint.name)
@@ -68,8 +68,9 @@ def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> lis
             continue
         low, high = (float(x) for x in model.range)
         unit = "rad" if joint.kind == "hinge" else "m"
+        source = _source(mapping, "position", joint.name)
         found += _outside(
-            f"{machine.log.name}: position {joint.name} ({_source(mapping, 'position', joint.name)})",
+            f"{machine.log.name}: position {joint.name} ({source})",
             signal,
             (low, high, unit),
             slack=0.1,
