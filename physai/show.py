@@ -23,6 +23,33 @@ def new(result: Mapping[str, Any]) -> None:
     stdout.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
+def imported(result: Mapping[str, Any]) -> None:
+    """Print what was found in logs, and what became of it."""
+    logs = [row for row in result["logs"] if "rows" in row]
+    rows = [
+        (r["log"], r["rows"], r["seconds"], r["rate_hz"], len(r["gaps"]), r["periods"])
+        for r in logs[:20]
+    ]
+    title = "Logs" if len(logs) <= 20 else f"Logs, the first 20 of {len(logs)}"
+    if rows:
+        table(title, ("log", "rows", "s", "Hz", "gaps", "periods"), rows)
+    channels = [
+        (f"{c['array']} {c['channel']}", c["source"], c["low"], c["high"], c["unit"])
+        for c in result["channels"]
+    ]
+    table("Channels", ("channel", "source", "low", "high", "unit"), channels, left=2)
+    for kind in ("suspicions", "notes"):
+        for text in result[kind]:
+            stdout.print(f"{kind[:-1]}: {text}", markup=False, soft_wrap=True)
+    episodes = ", ".join(f"{count} {split}" for split, count in result["episodes"].items())
+    stdout.print(
+        f"{result['out']}: {result['steps']} control periods in episodes of at most "
+        f"{result['episode_periods']}: {episodes}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def check(c: Check) -> dict[str, Any]:
     """Return a check as plain data."""
     return {

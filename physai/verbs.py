@@ -17,6 +17,9 @@ from physai.console import print_json, progress_bars, stdout
 from physai.control.controller import BatchController, batch_controller, policy_controller
 from physai.design.study import StudySettings, run_study
 from physai.errors import InputError
+from physai.exchange.convert import Format, convert_dataset
+from physai.exchange.ingest import import_logs
+from physai.exchange.windows import ImportSettings
 from physai.export.bundle import read_contract
 from physai.export.compiled import compiled_controller
 from physai.export.export import export_policy
@@ -39,6 +42,7 @@ from physai.task import Task, design_aware, load_task
 from physai.verify.certificate import certify
 
 Name = Annotated[str, tyro.conf.Positional]
+Names = Annotated[list[str], tyro.conf.Positional]
 Flat = tyro.conf.arg(name="")
 
 
@@ -127,6 +131,55 @@ def rollout_verb(
     dataset = open_dataset(out, machine)
     result = {"out": str(out), "steps": dataset.steps, "diverged": dataset.diverged}
     return _done(result, json, show.record)
+
+
+def import_verb(
+    plant: Name,
+    logs: Names,
+    out: Path,
+    mapping: Path | None = None,
+    settings: Annotated[ImportSettings, Flat] = ImportSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Make a dataset of logs of a real machine, or of a Minari dataset.
+
+    Args:
+        plant: the model of the machine.
+        logs: CSV, Parquet and MCAP files, or Minari datasets by folder or local id.
+        out: folder of the dataset.
+        mapping: TOML file that says which column is which channel, in what unit.
+        settings: how the logs become episodes.
+        seed: of the draw of the splits.
+        json: print JSON to stdout.
+    """
+    machine, task = _load(plant)
+    with progress_bars() as progress:
+        dataset, report = import_logs(machine, task, logs, out, mapping, settings, seed, progress)
+    return _done({"out": str(out), "steps": dataset.steps, **report}, json, show.imported)
+
+
+def convert_verb(
+    plant: Name,
+    dataset: Annotated[Path, tyro.conf.Positional],
+    to: Format,
+    out: Path,
+    json: bool = False,
+) -> int:
+    """Write a dataset as a Minari dataset, or as a table with its mapping file.
+
+    Args:
+        plant: the machine of the dataset.
+        dataset: folder of the dataset.
+        to: the format.
+        out: folder of what is written.
+        json: print JSON to stdout.
+    """
+    machine, task = _load(plant)
+    with progress_bars() as progress:
+        recorded = open_dataset(dataset, machine)
+        result = convert_dataset(machine, task, recorded, to, out, progress)
+    return _done({"out": str(out), "to": to, **result}, json, show.record)
 
 
 def fit_verb(
@@ -356,6 +409,8 @@ VERBS: dict[str, Callable[..., int]] = {
     "run": run_verb,
     "check": check_verb,
     "rollout": rollout_verb,
+    "import": import_verb,
+    "convert": convert_verb,
     "fit": fit_verb,
     "score": score_verb,
     "learn": learn_verb,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,8 @@ def convert_dataset(
         if is_complete(folder, settings, inputs, kind="conversion"):
             return result
         raise InputError(
-            f"{folder} holds something else than this conversion. Choose another --out, or remove it"
+            f"{folder} holds something else than this conversion. Choose another --out, or "
+            "remove it"
         )
     with atomic_folder(folder) as temporary:
         if to == "minari":
@@ -108,7 +110,9 @@ def _rows(episodes: Episodes, plant: Plant, task: Task, first: int) -> dict[str,
         padded = np.concatenate([values, np.zeros_like(values[:, :1])], axis=1)
         arrays[name] = np.where(acts[..., None], padded, np.nan).astype(np.float32)
     number = np.broadcast_to(first + np.arange(n)[:, None], kept.shape)
-    cells: dict[str, Any] = {"episode": number[kept], "time": states.time[kept]}
+    # In float32 a late moment would be off by more than rounding of its period.
+    time = states.time[:, :1].astype(float) + np.arange(moments) * plant.control_period
+    cells: dict[str, Any] = {"episode": number[kept], "time": time[kept]}
     for name, _, column, at in _columns(plant, task):
         cells[column] = _nullable(arrays[name][..., at][kept])
     return cells
@@ -142,10 +146,11 @@ def mapping_text(plant: Plant, task: Task) -> str:
         if _GROUPS.get(name, name) != group:
             group = _GROUPS.get(name, name)
             lines += ["", f"[{group}]"]
-        lines.append(f'"{channel}" = {{ column = "{column}", unit = "{units[name][i]}" }}')
+        said = f"column = {json.dumps(column)}, unit = {json.dumps(units[name][i])}"
+        lines.append(f"{json.dumps(channel)} = {{ {said} }}")
     if turning(plant):
         lines += ["", "[quaternion]"]
     for joint in turning(plant):
-        four = ", ".join(f'"position.{joint}.q{axis}"' for axis in "wxyz")
-        lines.append(f'"{joint}" = {{ columns = [{four}], order = "wxyz" }}')
+        four = json.dumps([f"position.{joint}.q{axis}" for axis in "wxyz"])
+        lines.append(f'{json.dumps(joint)} = {{ columns = {four}, order = "wxyz" }}')
     return "\n".join(lines) + "\n"
