@@ -18,6 +18,7 @@ from physai.exchange.channels import Machine
 from physai.exchange.logs import Signal
 from physai.exchange.mapping import ColumnMap
 from physai.exchange.resample import Recording
+from physai.exchange.units import convert
 from physai.plant import Plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import Excitation, clip_actions, draw_starts, shake
@@ -30,6 +31,7 @@ _UNITS = {
     "rad": (("deg", DEGREES), ("turns", 1.0 / (2.0 * math.pi))),
     "m": (("mm", 1000.0), ("cm", 100.0)),
 }
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _FACTORS = (
     (DEGREES, "deg against rad"),
     (1000.0, "mm against m, or ms against s"),
@@ -43,19 +45,21 @@ def suspect_time(machine: Machine, mapping: ColumnMap, period: float) -> list[st
     """Suspect a time in ms that is said to be in s, or the reverse."""
     signals: Sequence[Any] = machine.moving
     step = min(float(np.median(np.diff(s.time))) for s in signals if len(s.time) > 1)
-    ratio, where = step / period, f"{machine.log.name}: time"
-    unit = mapping.time.unit or "s"
-    if ratio > 30.0 and 1.0 / 30.0 < ratio / 1000.0 < 3.0:
-        return [
-            f"{where}: a sample every {step:g} s, the control period is {period:g} s; in a unit "
-            f"a thousandth as long it would be every {step / 1000.0:g} s: is it in ms, not {unit}?"
-        ]
-    if ratio < 1.0 / 500.0 and 1.0 / 30.0 < ratio * 1000.0 < 3.0:
-        return [
-            f"{where}: a sample every {step:g} s, the control period is {period:g} s; in a unit "
-            f"a thousand times as long every {1000.0 * step:g} s: is it in s, not {unit}?"
-        ]
-    return []
+    if mapping.time.column and step > 30.0 * period:
+        factor = 1e-3
+    elif mapping.time.column and step < period / 500.0:
+        factor = 1e3
+    else:
+        return []
+    if not 1.0 / 30.0 < factor * step / period < 3.0:
+        return []
+    said = float(convert(1.0, mapping.time.unit or "s", "s", "[time]"))
+    unit = next((u for u, s in _SECONDS.items() if math.isclose(s, factor * said)), "another unit")
+    return [
+        f"{machine.log.name}: time (column {mapping.time.column!r}, declared "
+        f"{mapping.time.unit or 'a date'}): a sample every {step:g} s, the control period is "
+        f"{period:g} s; in {unit} it would be every {factor * step:g} s: is the column in {unit}?"
+    ]
 
 
 def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
@@ -75,7 +79,7 @@ def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> lis
             (low, high, unit),
             slack=0.1,
             others=_UNITS[unit],
-            what="the joint's limits",
+            what="the joint's limits are",
         )
     return found
 
@@ -95,7 +99,7 @@ def suspect_actions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[
                 (channel.low, channel.high, channel.unit),
                 slack=0.01,
                 others=others,
-                what="the channel's range",
+                what="the channel's range is",
             )
     return found
 
@@ -117,13 +121,13 @@ def _outside(
 
     if inside(1.0):
         return []
-    text = f"{where}: {least:g} to {most:g} {unit}, {what} are {low:g} to {high:g} {unit}"
-    text = text.replace("range are", "range is")
+    shown = "" if unit == "1" else f" {unit}"
+    text = f"{where}: {least:g} to {most:g}{shown}, but {what} {low:g} to {high:g}{shown}"
     for name, factor in others:
         if factor > 1.0 and inside(factor):
             return [
-                f"{text}; it would fit as {name}, {least / factor:.4g} to {most / factor:.4g} "
-                f"{unit}: is the column in {name}?"
+                f"{text}; it would fit as {name}, {least / factor:.4g} to {most / factor:.4g}"
+                f"{shown}: is the column in {name}?"
             ]
     return [text]
 

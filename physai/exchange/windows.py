@@ -16,6 +16,7 @@ from physai.settings import check_number
 
 ENOUGH_WINDOWS = 100  # that a log is cut into, if that leaves them long enough
 SHORTEST = 50  # control periods: the horizon that `fit` calibrates by default
+CALIBRATION = 20  # episodes that `fit` needs to calibrate, if a third of all are as many
 WHOLE = 60  # recordings from which on each goes whole into one split
 
 
@@ -70,6 +71,8 @@ def window_periods(
         return periods
     longest, total = max(r.periods for r in recordings), sum(r.periods for r in recordings)
     most = min(longest, round(duration / plant.control_period))
+    if len(recordings) >= ENOUGH_WINDOWS or most < 2 * SHORTEST:
+        return max(1, most)
     return max(1, min(most, max(SHORTEST, total // ENOUGH_WINDOWS)))
 
 
@@ -103,7 +106,8 @@ def draw_splits(
     """Draw which windows are for training, calibration and test.
 
     Whole recordings where there are many: windows of one recording resemble each other more than
-    those of different ones. Otherwise window by window.
+    those of different ones. Otherwise window by window, and what is left at the end of a recording
+    is for training: calibration and test need windows of full length.
 
     Returns:
         The windows of each split, and what was drawn: "recording" or "window".
@@ -115,8 +119,13 @@ def draw_splits(
         pieces, drawn = [[window] for windows in pieces for window in windows], "window"
     total = sum(map(len, pieces))
     wanted = {split: round(getattr(settings, split) * total) for split in ("calibration", "test")}
+    if settings.calibration > 0.0:
+        wanted["calibration"] = max(wanted["calibration"], min(CALIBRATION, total // 3))
     splits: dict[str, list[Recording]] = {split: [] for split in SPLITS}
-    for index in rng.permutation(len(pieces)):
+    order = rng.permutation(len(pieces))
+    if drawn == "window":
+        order = sorted(order, key=lambda i: pieces[i][0].periods < periods)
+    for index in order:
         short = [s for s in wanted if len(splits[s]) < wanted[s]]
         splits[short[0] if short else "train"] += pieces[index]
     if not splits["train"]:

@@ -1,0 +1,645 @@
+"""Data in and out: logs of simulated machines in other units and formats, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from logs import CARTPOLE, cartpole_cells, fly, write_csv
+
+from physai.cli import main
+from physai.errors import InputError
+from physai.exchange import extra as extras
+from physai.exchange.convert import convert_dataset, mapping_text
+from physai.exchange.ingest import Imported, import_logs
+from physai.exchange.mapping import load_mapping
+from physai.exchange.resample import difference_rates
+from physai.exchange.units import convert
+from physai.exchange.windows import ImportSettings
+from physai.plant import Plant, load_plant
+from physai.rollout.collect import RolloutSettings, collect
+from physai.rollout.dataset import Dataset, Episodes, open_dataset
+from physai.rollout.store import SPLITS
+from physai.surrogate.store import load_surrogate
+from physai.task import Task, load_task
+
+SWINGS = 1500  # control periods
+
+
+@pytest.fixture(scope="module")
+def plant() -> Plant:
+    return load_plant("cartpole")
+
+
+@pytest.fixture(scope="module")
+def task(plant: Plant) -> Task:
+    return load_task(plant)
+
+
+@pytest.fixture(scope="module")
+def flown(plant: Plant) -> dict[str, np.ndarray]:
+    return fly(plant, SWINGS)
+
+
+@pytest.fixture
+def cells(flown: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return cartpole_cells(flown)
+
+
+@pytest.fixture
+def importing(plant: Plant, task: Task, tmp_path: Path):
+    def call(cells: dict[str, np.ndarray], mapping: str = CARTPOLE, **settings) -> Imported:
+        (tmp_path / "mapping.toml").write_text(mapping)
+        log = write_csv(tmp_path / "log.csv", cells)
+        wanted = ImportSettings(**{"symmetry": False, **settings})
+        return import_logs(plant, task, [log], tmp_path / "data", tmp_path / "mapping.toml", wanted)
+
+    return call
+
+
+def whole(dataset: Dataset) -> Episodes:
+    """The only episode of a dataset that a whole log went into."""
+    return dataset.episodes("train")
+
+
+ONE = {"duration": SWINGS * 0.01, "calibration": 0.0, "test": 0.0}
+
+
+# Units and channels
+
+
+@pytest.mark.parametrize(
+    ("unit", "to", "expected"),
+    [
+        ("deg", "rad", np.pi / 180.0),
+        ("rpm", "rad/s", np.pi / 30.0),
+        ("mm", "m", 1e-3),
+        ("%", "1", 0.01),
+        ("mV", "V", 1e-3),
+        ("degC", "K", 274.15),
+        ("N m", "N*m", 1.0),
+    ],
+)
+def test_units_are_converted(unit: str, to: str, expected: float) -> None:
+    assert float(convert(1.0, unit, to, "x")) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_log_in_other_units_becomes_the_very_states(importing, cells, flown) -> None:
+    dataset, report = importing(cells, **ONE)
+    episodes = whole(dataset)
+    # float32 of positions up to 31 rad, and what decimal units lose.
+    np.testing.assert_allclose(episodes.states.qpos[0], flown["qpos"], atol=4e-6)
+    np.testing.assert_allclose(episodes.states.qvel[0], flown["qvel"], atol=2e-6)
+    np.testing.assert_allclose(episodes.actions[0], flown["action"], atol=1e-7)
+    assert report["logs"][0]["resampled"] is False and not report["suspicions"]
+    assert episodes.states.design[0, 0] == pytest.approx(0.5)
+    origin = {c["channel"]: c["source"] for c in report["channels"]}
+    assert origin["hinge"] == "theta in deg" and origin["hinge.rate"] == "omega in rpm"
+
+
+def test_the_import_is_recorded_and_not_done_twice(importing, cells, tmp_path: Path) -> None:
+    first = importing(cells)
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"plant", "log", "mapping"} and manifest["seed"] == 0
+    stamp = (tmp_path / "data" / "manifest.json").stat().st_mtime_ns
+    assert importing(cells).report == json.loads(json.dumps(first.report))
+    assert (tmp_path / "data" / "manifest.json").stat().st_mtime_ns == stamp
+    cells["x"] = cells["x"] + 1.0
+    with pytest.raises(InputError, match="holds something else than the dataset of these logs"):
+        importing(cells)
+
+
+def test_splits_are_disjoint_windows_of_the_log(importing, cells, flown) -> None:
+    dataset, report = importing(cells, duration=0.5)
+    assert report["episodes"] == {"train": 14, "calibration": 10, "test": 6}
+    assert report["drawn_by"] == "window"
+    times = np.concatenate([dataset.episodes(s).states.time[:, 0] for s in SPLITS])
+    np.testing.assert_allclose(np.sort(times), 0.5 * np.arange(30), atol=1e-5)
+    assert dataset.steps == SWINGS
+
+
+# Resampling
+
+
+def test_a_faster_log_is_averaged_and_interpolated(importing, flown) -> None:
+    fine = {k: v.repeat(4, axis=0)[: len(v) * 4 - 3] for k, v in flown.items()}
+    time = 0.0025 * np.arange(len(fine["qpos"]))
+    for name in ("qpos", "qvel"):
+        fine[name] = np.stack(
+            [np.interp(time, 0.01 * np.arange(SWINGS + 1), c) for c in flown[name].T], -1
+        )
+    fine["action"] = flown["action"].repeat(4, axis=0)
+    cells = cartpole_cells(fine)
+    cells["t"] = 1000.0 * time
+    episodes = whole(importing(cells, **ONE).dataset)
+    np.testing.assert_allclose(episodes.states.qpos[0], flown["qpos"], atol=4e-6)
+    np.testing.assert_allclose(episodes.actions[0], flown["action"], atol=1e-6)
+
+
+def test_times_off_by_rounding_do_not_delay_the_action(importing, cells, flown) -> None:
+    late = np.random.default_rng(0).uniform(-0.04, 0.04, len(cells["t"]))
+    late[0] = 0.0
+    cells["t"] = cells["t"] + late  # ms: 0.4% of the period
+    dataset, report = importing(cells, **{**ONE, "duration": 14.9})
+    assert report["logs"][0]["resampled"] is True
+    applied = whole(dataset).actions[0, :1000]
+    # A sample that is 0.4% of a period late acts 0.4% of a period late, and no more.
+    jump = np.abs(np.diff(flown["action"][:, 0])).max()
+    np.testing.assert_allclose(applied, flown["action"][:1000], atol=0.02 * jump)
+
+
+def test_a_gap_ends_an_episode(importing, cells) -> None:
+    kept = {name: np.delete(values, slice(500, 600)) for name, values in cells.items()}
+    dataset, report = importing(kept, duration=20.0, calibration=0.0, test=0.0)
+    assert report["logs"][0]["gaps"] == [[pytest.approx(4.99), pytest.approx(6.0)]]
+    lengths = sorted(dataset.episodes("train").length.tolist())
+    assert lengths == [499, SWINGS - 600]
+
+
+def test_empty_cells_are_no_samples(importing, cells, flown) -> None:
+    cells["x"][700:702] = np.nan  # interpolated
+    cells["x"][900:930] = np.nan  # a gap
+    dataset, report = importing(cells, duration=20.0, calibration=0.0, test=0.0)
+    assert report["logs"][0]["empty_cells"] == {"x": 32, "u": 1}
+    assert sorted(dataset.episodes("train").length.tolist()) == [SWINGS - 930, 899]
+
+
+def test_what_a_log_lacks_is_derived_and_said(importing, cells, flown) -> None:
+    short = re.sub(r"\[velocity\].*?\n\n", "", CARTPOLE, flags=re.S)
+    dataset, report = importing(cells, short, **ONE)
+    rates = whole(dataset).states.qvel[0]
+    # Central differences are off by h² / 6 times the third derivative.
+    third = np.abs(np.diff(flown["qvel"], n=2, axis=0)).max(0)
+    assert (np.abs(rates[1:-1] - flown["qvel"][1:-1]).max(0) < third + 1e-3).all()
+    origin = {c["channel"]: c["source"] for c in report["channels"]}
+    assert origin["slider.rate"] == "central differences of the position"
+    assert origin["pole_length"].startswith("nominal, 0.5 m")
+
+
+def test_angles_that_wrap_are_made_continuous(importing, cells, flown) -> None:
+    cells["theta"] = (cells["theta"] + 180.0) % 360.0 - 180.0
+    dataset, report = importing(cells, **ONE)
+    angle = whole(dataset).states.qpos[0, :, 1]
+    turns = np.round((angle[0] - flown["qpos"][0, 1]) / (2.0 * np.pi))
+    np.testing.assert_allclose(angle - 2.0 * np.pi * turns, flown["qpos"][:, 1], atol=1e-5)
+    assert report["logs"][0]["unwrapped"] == ["hinge"]
+
+
+# Bad input, each with what it says
+
+
+def edited(old: str, new: str) -> str:
+    assert old in CARTPOLE
+    return CARTPOLE.replace(old, new)
+
+
+BARE = re.sub(r"\[velocity\].*?\n\n", "", CARTPOLE, flags=re.S)
+
+SUSPICIONS = {
+    "a pole's angle in degrees": (
+        edited('unit = "deg", scale = -1, offset = 90', 'unit = "rad"'),
+        "velocity hinge (column 'omega', declared rpm): the position moves 57.3 times as fast and "
+        "the other way: deg against rad; is the position in degrees?",
+    ),
+    "the same without velocities": (
+        BARE.replace('unit = "deg"', 'unit = "rad"'),
+        r"position hinge (column 'theta', declared rad): moves at",
+    ),
+    "rates in rpm": (
+        edited('"rpm"', '"rad/s"'),
+        "velocity hinge (column 'omega', declared rad/s): it is 9.549 times the derivative of the "
+        "position: rpm against rad/s?",
+    ),
+    "a sign": (
+        edited('unit = "rpm", scale = -1', 'unit = "rpm"'),
+        "velocity hinge (column 'omega', declared rpm): the position moves the other way: is its "
+        "sign, or the position's, reversed?",
+    ),
+    "mm": (edited('"mm"', '"m"'), "but the joint's limits are -1.8 to 1.8 m; it would fit as mm"),
+    "ms": (
+        edited('"ms"', '"s"'),
+        "time (column 't', declared s): a sample every 10 s, the control period is 0.01 s; in ms "
+        "it would be every 0.01 s: is the column in ms?",
+    ),
+    "percent": (
+        edited('"%"', '"1"'),
+        "but the channel's range is -1 to 1; it would fit as percent",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SUSPICIONS)
+def test_wrong_units_are_suspected_and_said(importing, cells, tmp_path: Path, case: str) -> None:
+    mapping, said = SUSPICIONS[case]
+    with pytest.raises(InputError, match=re.escape(said)) as raised:
+        importing(cells, mapping)
+    assert "Correct the mapping, or, if all this is right, import with --suspicious warn" in str(
+        raised.value
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_suspicion_may_be_accepted(importing, cells) -> None:
+    mapping, said = SUSPICIONS["rates in rpm"]
+    _, report = importing(cells, mapping, suspicious="warn")
+    assert [said in s for s in report["suspicions"]] == [True]
+
+
+REFUSED = {
+    "missing column": (
+        edited('"theta"', '"teta"'),
+        "no column 'teta'; the columns are 't', 'x', 'theta', 'v', 'omega', 'u'; "
+        "did you mean 'theta'?",
+    ),
+    "no action": (
+        CARTPOLE.split("[action]")[0],
+        "expected every position and action of cartpole; missing: [action] push",
+    ),
+    "unknown channel": (
+        edited("push =", "pusch ="),
+        "[action]: unknown 'pusch'; the channels are push; did you mean 'push'?",
+    ),
+    "unknown key": (edited("scale = -1, offset", "ofset"), "unknown 'ofset'; the keys are column"),
+    "no unit": (
+        edited(', unit = "mm"', ""),
+        '[position] slider: expected a unit, such as unit = "m"',
+    ),
+    "unknown unit": (edited('"mm"', '"mmm"'), "expected a unit such as m, deg, rad/s, N m or 1"),
+    "another dimension": (edited('"mm"', '"kg"'), "expected a unit that measures m, got kg"),
+    "hertz": (edited('"rpm"', '"Hz"'), "Hz is no angular speed; expected turn/s, rpm or rad/s"),
+    "no time": (edited('column = "t"', ""), "[time]: expected one of column (with unit), period"),
+    "time without unit": (edited('unit = "ms"', ""), '[time]: expected a unit, such as unit = "s"'),
+    "not TOML": ("[time", "mapping.toml: expected TOML"),
+    "a number for a column": (edited('column = "x"', "column = 3"), "column: expected text, got 3"),
+    "episodes": (f'{CARTPOLE}\n[episode]\ncolumn = "run"', "no column 'run'"),
+    "a source": (edited('column = "t"\nunit = "ms"', 'source = "log"'), "source is for MCAP"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mapping_that_does_not_fit_is_refused(
+    importing, cells, tmp_path: Path, case: str
+) -> None:
+    mapping, said = REFUSED[case]
+    with pytest.raises(InputError, match=re.escape(said)):
+        importing(cells, mapping)
+    assert not (tmp_path / "data").exists()
+
+
+def test_time_that_goes_back_is_refused(importing, cells) -> None:
+    cells["t"][100] = cells["t"][98]
+    said = "log.csv: expected times that increase, got 5.98 s after 5.99 s in row 101; sort the"
+    with pytest.raises(InputError, match=re.escape(said)):
+        importing(cells)
+
+
+def test_infinity_text_and_emptiness_are_refused(importing, cells, plant, task, tmp_path) -> None:
+    broken = {**cells, "x": cells["x"].copy()}
+    broken["x"][700] = np.inf
+    with pytest.raises(InputError, match="column 'x': expected finite numbers, got inf at 7 s"):
+        importing(broken)
+    log = tmp_path / "text.csv"
+    log.write_text("t,x,theta,v,omega,u\n0,a,1,1,1,1\n10,b,1,1,1,1\n")
+    with pytest.raises(InputError, match=r"column 'x': expected numbers, got 'a'"):
+        import_logs(plant, task, [log], tmp_path / "d", tmp_path / "mapping.toml")
+    log.write_text("t,x,theta,v,omega,u\n")
+    with pytest.raises(InputError, match="expected at least 2 rows, got 0"):
+        import_logs(plant, task, [log], tmp_path / "d", tmp_path / "mapping.toml")
+    with pytest.raises(InputError, match=r"nothing\.csv: no such file"):
+        import_logs(plant, task, [tmp_path / "nothing.csv"], tmp_path / "d")
+
+
+def test_a_log_that_is_too_slow_is_refused(importing, cells) -> None:
+    slow = {name: values[::7] for name, values in cells.items()}
+    with pytest.raises(InputError, match=r"the slowest signal has one every 0\.07 s"):
+        importing(slow)
+    patient = CARTPOLE.replace('unit = "ms"', 'unit = "ms"\nlongest_gap = 8')
+    _, report = importing(slow, patient)
+    assert "what lies between is interpolated" in report["notes"][0]
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(extras.importlib, "import_module", missing)
+    with pytest.raises(InputError, match=r"pip install 'physai\[data\]'"):
+        extras.extra("pyarrow")
+
+
+# Orientations
+
+
+def tumbling(seconds: float = 6.0) -> dict[str, np.ndarray]:
+    """A log of a quadrotor thrown by hand: orientation, rates, position and constant throttles."""
+    quadrotor = load_plant("quadrotor")
+    flown = fly(quadrotor, round(seconds / quadrotor.control_period))
+    names = ["x", "y", "z", "q0", "q1", "q2", "q3"]
+    cells = {"t": quadrotor.control_period * np.arange(len(flown["qpos"]))}
+    cells |= dict(zip(names, flown["qpos"].T, strict=True))
+    cells |= dict(zip(["vx", "vy", "vz", "wx", "wy", "wz"], flown["qvel"].T, strict=True))
+    padded = np.concatenate([flown["action"], flown["action"][-1:]])
+    cells |= dict(zip(["u1", "u2", "u3", "u4"], padded.T.astype(float), strict=True))
+    return cells
+
+
+def quadrotor_mapping(order: str = "wxyz", rates: bool = True) -> str:
+    lines = ["[time]", 'column = "t"', 'unit = "s"', "[position]"]
+    lines += [f'root.{a} = {{ column = "{a}", unit = "m" }}' for a in "xyz"]
+    lines += ["[quaternion]", f'root = {{ columns = ["q0", "q1", "q2", "q3"], order = "{order}" }}']
+    lines += ["[velocity]"] if rates else []
+    lines += [f'root.r{a} = {{ column = "w{a}", unit = "rad/s" }}' for a in "xyz" if rates]
+    lines += ["[action]"] + [f'rotor_{i} = {{ column = "u{i}", unit = "1" }}' for i in range(1, 5)]
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def tumbled() -> dict[str, np.ndarray]:
+    return tumbling()
+
+
+def import_quadrotor(folder: Path, cells: dict[str, np.ndarray], mapping: str) -> Imported:
+    plant = load_plant("quadrotor")
+    (folder / "mapping.toml").write_text(mapping)
+    log = write_csv(folder / "log.csv", cells)
+    settings = ImportSettings(duration=20.0, calibration=0.0, test=0.0, symmetry=False)
+    return import_logs(
+        plant, load_task(plant), [log], folder / "data", folder / "mapping.toml", settings
+    )
+
+
+def test_quaternions_are_read_in_both_orders_and_signs(tmp_path: Path, tumbled) -> None:
+    flipped = dict(tumbled)
+    sign = np.where(np.arange(len(tumbled["t"])) % 2, -1.0, 1.0)
+    for name in ("q0", "q1", "q2", "q3"):
+        flipped[name] = tumbled[name] * sign
+    moved = {"q0": "q3", "q1": "q0", "q2": "q1", "q3": "q2"}
+    shifted = {moved.get(name, name): values for name, values in flipped.items()}
+    for name, cells, order in (("a", flipped, "wxyz"), ("b", shifted, "xyzw")):
+        (tmp_path / name).mkdir()
+        dataset, _ = import_quadrotor(tmp_path / name, cells, quadrotor_mapping(order))
+        got = dataset.episodes("train").states.qpos[0, :, 3:]
+        expected = np.stack([tumbled[f"q{i}"] for i in range(4)], -1)
+        np.testing.assert_allclose(np.abs(np.sum(got * expected, -1)), 1.0, atol=1e-6)
+
+
+def test_lagged_rotors_follow_from_their_actions(tmp_path: Path, tumbled) -> None:
+    plant = load_plant("quadrotor")
+    flown = fly(plant, len(tumbled["t"]) - 1)
+    dataset, report = import_quadrotor(tmp_path, tumbled, quadrotor_mapping())
+    act = dataset.episodes("train").states.act[0]
+    # The start is not known: what is left of it decays by e in a time constant of 0.05 s.
+    late = 50
+    np.testing.assert_allclose(act[late:], flown["act"][late:], atol=1e-5)
+    origin = {c["channel"]: c["source"] for c in report["channels"]}
+    assert origin["rotor_1.activation"] == "its action through a lag of 0.05 s"
+
+
+@pytest.mark.parametrize("rates", [True, False], ids=["rates", "no rates"])
+def test_the_other_order_is_suspected(tmp_path: Path, tumbled, rates: bool) -> None:
+    cells = dict(tumbled)
+    if not rates:
+        cells |= {"q0": np.full_like(cells["t"], 0.9998), "q1": np.full_like(cells["t"], 0.02)}
+        cells |= {"q2": np.zeros_like(cells["t"]), "q3": np.zeros_like(cells["t"])}
+    with pytest.raises(InputError, match='reads as if its order were "wxyz", not "xyzw"'):
+        import_quadrotor(tmp_path, cells, quadrotor_mapping("xyzw", rates))
+
+
+def test_a_quaternion_that_is_not_unit_is_refused(tmp_path: Path, tumbled) -> None:
+    cells = {**tumbled, "q1": 1.5 * tumbled["q1"]}
+    said = "quaternion root (q0, q1, q2, q3): expected a norm of 1 within 0.001, got"
+    with pytest.raises(InputError, match=re.escape(said)):
+        import_quadrotor(tmp_path, cells, quadrotor_mapping())
+
+
+def test_orientations_are_resampled_on_the_great_arc(tmp_path: Path, tumbled) -> None:
+    """A turn at constant speed, logged at another rate, is a turn at that speed."""
+    time, rate = np.arange(0.0, 3.0, 0.013), 1.5
+    cells = {name: np.zeros_like(time) for name in tumbled}
+    cells |= {"t": time, "q0": np.cos(0.5 * rate * time), "q3": np.sin(0.5 * rate * time)}
+    dataset, _ = import_quadrotor(tmp_path, cells, quadrotor_mapping(rates=False))
+    episodes = dataset.episodes("train")
+    n = int(episodes.length[0])
+    angle = 0.5 * rate * 0.02 * np.arange(n + 1)
+    np.testing.assert_allclose(episodes.states.qpos[0, : n + 1, 6], np.sin(angle), atol=1e-6)
+    np.testing.assert_allclose(episodes.states.qvel[0, : n + 1, 5], rate, atol=1e-5)
+
+
+def test_difference_rates_are_those_of_the_simulator() -> None:
+    plant = load_plant("quadrotor")
+    flown = fly(plant, 100)
+    rates = difference_rates(plant, flown["qpos"])
+    second = np.abs(np.diff(flown["qvel"], n=2, axis=0)).max()
+    assert np.abs(rates[1:-1] - flown["qvel"][1:-1]).max() < second + 0.05
+
+
+# Other formats
+
+
+def write_parquet(path: Path, cells: dict[str, np.ndarray]) -> Path:
+    arrow, parquet = extras.extra("pyarrow"), extras.extra("pyarrow.parquet")
+    parquet.write_table(arrow.table(cells), path)
+    return path
+
+
+def write_mcap(
+    path: Path, cells: dict[str, np.ndarray], start: int = 1_700_000_000_000_000_000
+) -> Path:
+    """Write a state and an input topic in JSON, as two processes would."""
+    buffer = io.BytesIO()
+    writer = extras.extra("mcap.writer").Writer(buffer)
+    writer.start()
+    schema = writer.register_schema("any", "jsonschema", b"{}")
+    topics = {t: writer.register_channel(t, "json", schema) for t in ("/state", "/state/input")}
+    for i in range(len(cells["t"])):
+        stamp = start + round(cells["t"][i] * 1e6)
+        state = {"joints": {"position": [cells["x"][i], cells["theta"][i]]}}
+        state["joints"]["velocity"] = [cells["v"][i], cells["omega"][i]]
+        messages = {"/state": state}
+        if np.isfinite(cells["u"][i]):
+            messages["/state/input"] = {"u": cells["u"][i]}
+        for topic, message in messages.items():
+            writer.add_message(topics[topic], stamp, json.dumps(message).encode(), stamp)
+    writer.finish()
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+MCAP = (
+    CARTPOLE.replace('column = "t"\nunit = "ms"', 'source = "log"')
+    .replace('"x"', '"/state.joints.position[0]"')
+    .replace('"theta"', '"/state.joints.position[1]"')
+    .replace('"v"', '"/state.joints.velocity[0]"')
+    .replace('"omega"', '"/state.joints.velocity[1]"')
+    .replace('"u"', '"/state/input.u"')
+)
+
+
+def test_csv_parquet_and_mcap_say_the_same(plant, task, tmp_path: Path, cells) -> None:
+    (tmp_path / "table.toml").write_text(CARTPOLE)
+    (tmp_path / "mcap.toml").write_text(MCAP)
+    logs = {
+        "csv": write_csv(tmp_path / "a.csv", cells),
+        "parquet": write_parquet(tmp_path / "a.parquet", cells),
+        "mcap": write_mcap(tmp_path / "a.mcap", cells),
+    }
+    settings, found = ImportSettings(**ONE, symmetry=False), []
+    for name, log in logs.items():
+        mapping = tmp_path / ("mcap.toml" if name == "mcap" else "table.toml")
+        found.append(import_logs(plant, task, [log], tmp_path / name, mapping, settings))
+    first = whole(found[0].dataset)
+    for other, _ in found[1:]:
+        np.testing.assert_allclose(whole(other).states.qpos, first.states.qpos, atol=1e-6)
+        np.testing.assert_allclose(whole(other).actions, first.actions, atol=1e-6)
+
+
+def test_a_topic_or_field_that_is_not_there_is_refused(plant, task, tmp_path, cells) -> None:
+    log = write_mcap(tmp_path / "a.mcap", {name: values[:50] for name, values in cells.items()})
+    for old, new, said in (
+        ("/state/input.u", "/inputs.u", "no topic for column '/inputs.u'; expected TOPIC.FIELD"),
+        ("position[1]", "position[7]", "expected a number in every message, got nothing"),
+        ("position[1]", "position", "expected a number in every message, got list"),
+        ('source = "log"', 'source = "header"', "expected header.stamp.sec and .nanosec"),
+        ('source = "log"', 'column = "t"', 'a.mcap needs source = "log"'),
+    ):
+        (tmp_path / "mapping.toml").write_text(MCAP.replace(old, new))
+        with pytest.raises(InputError, match=re.escape(said)):
+            import_logs(plant, task, [log], tmp_path / "data", tmp_path / "mapping.toml")
+    (tmp_path / "b.mcap").write_bytes(b"not this")
+    with pytest.raises(InputError, match="expected MCAP"):
+        import_logs(plant, task, [tmp_path / "b.mcap"], tmp_path / "d", tmp_path / "mapping.toml")
+
+
+# Round trips
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    plant = load_plant("quadrotor")
+    settings = RolloutSettings(
+        train=10, calibration=4, test=4, duration=0.4, designs_per_shard=2, shard_episodes=16
+    )
+    return collect(plant, load_task(plant), tmp_path_factory.mktemp("r") / "data", settings, 3)
+
+
+def sorted_episodes(dataset: Dataset) -> tuple[np.ndarray, ...]:
+    """All episodes of a dataset, in the order of their first position."""
+    parts = [dataset.episodes(split) for split in SPLITS]
+    names = ("qpos", "qvel", "act", "command", "design", "time")
+    arrays = [np.concatenate([getattr(p.states, n) for p in parts]) for n in names]
+    arrays += [np.concatenate([getattr(p, n) for p in parts]) for n in ("actions", "disturbances")]
+    arrays.append(np.concatenate([p.length for p in parts]))
+    order = np.argsort(arrays[0][:, 0, 0])
+    return tuple(values[order] for values in arrays)
+
+
+@pytest.mark.parametrize("to", ["minari", "csv", "parquet"])
+def test_a_dataset_survives_the_round_trip(recorded: Dataset, tmp_path: Path, to: str) -> None:
+    plant = load_plant("quadrotor")
+    task = load_task(plant)
+    told = convert_dataset(plant, task, recorded, to, tmp_path / to)  # type: ignore[arg-type]
+    assert told == {"episodes": 18 - recorded.diverged, "steps": recorded.steps}
+    source, mapping = tmp_path / to, None
+    if to != "minari":
+        source, mapping = source / f"episodes.{to}", source / "mapping.toml"
+    settings = ImportSettings(duration=0.4, symmetry=False)
+    again, _ = import_logs(plant, task, [source], tmp_path / "again", mapping, settings)
+    open_dataset(tmp_path / "again", plant)
+    exact = to == "minari"
+    for before, after in zip(sorted_episodes(recorded), sorted_episodes(again), strict=True):
+        # A table's orientations are normalised in float64: one unit in the last place.
+        np.testing.assert_allclose(after, before, rtol=0.0 if exact else 2e-7, atol=1e-7)
+
+
+def test_a_minari_dataset_is_one(recorded: Dataset, tmp_path: Path) -> None:
+    plant = load_plant("quadrotor")
+    task = load_task(plant)
+    convert_dataset(plant, task, recorded, "minari", tmp_path / "minari")
+    opened = extras.extra("minari").MinariDataset(tmp_path / "minari" / "data")
+    assert opened.total_steps == recorded.steps
+    episode, first = opened[0], recorded.episodes("train")
+    n = int(first.length[0])
+    assert episode.observations.shape == (n + 1, task.no)
+    assert opened.observation_space.contains(episode.observations[0])
+    np.testing.assert_array_equal(episode.actions, first.actions[0, :n])
+    assert episode.rewards.shape == (n,) and (episode.terminations | episode.truncations)[-1]
+
+
+def test_a_minari_dataset_of_others_needs_a_mapping(recorded, tmp_path: Path, plant, task) -> None:
+    quadrotor = load_plant("quadrotor")
+    theirs = load_task(quadrotor)
+    convert_dataset(quadrotor, theirs, recorded, "minari", tmp_path / "minari")
+    with pytest.raises(InputError, match="columns: expected"):
+        import_logs(plant, task, [tmp_path / "minari"], tmp_path / "wrong")
+    metadata = tmp_path / "minari" / "data" / "metadata.json"
+    document = json.loads(metadata.read_text())
+    del document["physai"]
+    metadata.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="was not written by physai; import it with a --mapping"):
+        import_logs(quadrotor, theirs, [tmp_path / "minari"], tmp_path / "again")
+    lines = ["[time]", "period = 0.02", "[position]"]
+    lines += [
+        f'root.{a} = {{ column = "infos.qpos[{i}]", unit = "m" }}' for i, a in enumerate("xyz")
+    ]
+    four = ", ".join(f'"infos.qpos[{i}]"' for i in range(3, 7))
+    lines += ["[quaternion]", f'root = {{ columns = [{four}], order = "wxyz" }}', "[action]"]
+    lines += [f'rotor_{i + 1} = {{ column = "action[{i}]", unit = "1" }}' for i in range(4)]
+    (tmp_path / "mapping.toml").write_text("\n".join(lines))
+    settings = ImportSettings(duration=0.4, symmetry=False)
+    source, mapping = [tmp_path / "minari"], tmp_path / "mapping.toml"
+    again, _ = import_logs(quadrotor, theirs, source, tmp_path / "again", mapping, settings)
+    assert again.steps == recorded.steps
+
+
+def test_something_that_is_no_log_is_refused(plant, task, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    with pytest.raises(InputError, match="no such file, and no Minari dataset of that id"):
+        import_logs(plant, task, ["nobody/nothing-v0"], tmp_path / "data")
+    with pytest.raises(InputError, match=r"expected a \.csv, \.parquet or \.mcap file"):
+        import_logs(plant, task, [tmp_path], tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["cartpole", "quadrotor", "wafer_stage", "halfcar"])
+def test_the_mapping_of_a_table_fits_its_plant(name: str, tmp_path: Path) -> None:
+    plant = load_plant(name)
+    task = load_task(plant)
+    (tmp_path / "mapping.toml").write_text(mapping_text(plant, task))
+    mapping = load_mapping(tmp_path / "mapping.toml", plant, task)
+    assert len(mapping.channels["velocity"]) == plant.model.nv
+
+
+# From a log to a surrogate
+
+
+def test_a_surrogate_is_fitted_to_a_log(tmp_path: Path, plant, capsys, cells) -> None:
+    (tmp_path / "mapping.toml").write_text(CARTPOLE)
+    log = write_csv(tmp_path / "log.csv", cells)
+
+    def call(*arguments: object) -> dict:
+        capsys.readouterr()
+        status = main([*map(str, arguments), "--json"])
+        shown = capsys.readouterr()
+        assert status == 0, shown.err
+        return json.loads(shown.out)
+
+    data, fitted = tmp_path / "data", tmp_path / "surrogate"
+    told = call(
+        *("import", "cartpole", log, "--mapping", tmp_path / "mapping.toml", "--out", data),
+        *("--duration", 0.2),
+    )
+    assert told["steps"] == SWINGS and told["episodes"]["calibration"] >= 15
+    call(
+        *("fit", "cartpole", "--dataset", data, "--out", fitted, "--members", 2, "--width", 24),
+        *("--steps", 1500, "--fine-steps", 0, "--calibrated-horizon", 5, "--stride", 3),
+    )
+    card = call(
+        *("score", "cartpole", "--surrogate", fitted, "--dataset", data),
+        *("--out", tmp_path / "score"),
+    )
+    assert load_surrogate(fitted, plant).members == 2
+    # One period ahead it has learned the machine: a constant prediction has 1.
+    assert card["nrmse"][0] < 0.3
