@@ -205,7 +205,9 @@ def _add(
     found, done = recordings(machine, plant, task, mapping.time.longest_gap)
     rates = suspect_rates(found, machine, mapping, plant, task)
     read.suspicions.extend(rates)
-    read.suspicions.extend(suspect_order(found, machine, mapping, plant, task))
+    suspicions, notes = suspect_order(found, machine, mapping, plant)
+    read.suspicions.extend(suspicions)
+    read.notes.extend(notes)
     if not rates:
         read.suspicions.extend(suspect_speeds(found, machine, mapping, plant, task, fastest))
     read.recordings.extend(found)
@@ -284,11 +286,20 @@ def _origin(array: str, channel: str, derived: dict[str, str], mapping: ColumnMa
 
 
 def _advice(splits: dict[str, list[Recording]]) -> list[str]:
-    enough = sum(w.periods >= SHORTEST for w in splits["calibration"])
-    if enough >= 20:
-        return []
-    return [
-        f"calibration has {enough} episodes of at least {SHORTEST} control periods, and fit needs "
-        "20 of its calibrated horizon: import more data, or lower --duration here and "
-        "--calibrated-horizon there"
-    ]
+    """Say what `fit` and `score` will lack."""
+    calibration, test = (
+        sum(w.periods >= SHORTEST for w in splits[split]) for split in ("calibration", "test")
+    )
+    advice = []
+    if calibration < 20:
+        advice.append(
+            f"calibration has {calibration} episodes of at least {SHORTEST} control periods, and "
+            "fit needs 20 of its calibrated horizon: import more data, or fit with a lower "
+            "--calibrated-horizon"
+        )
+    if test < 1:
+        advice.append(
+            f"test has no episode of {SHORTEST} control periods, and score needs one: import "
+            "more data, or longer episodes"
+        )
+    return advice

@@ -240,50 +240,64 @@ def shaken_speeds(plant: Plant, task: Task, seed: int) -> np.ndarray:
 
 
 def suspect_order(
-    recordings: Sequence[Recording], machine: Machine, mapping: ColumnMap, plant: Plant, task: Task
-) -> list[str]:
+    recordings: Sequence[Recording], machine: Machine, mapping: ColumnMap, plant: Plant
+) -> tuple[list[str], list[str]]:
     """Suspect a quaternion whose columns are in the other order.
 
-    With angular velocities, by which order moves as they say. Without, by which order is turned by
-    nearly nothing (w near 1) where the mapping's is turned by half a turn all the time.
+    With angular velocities, by which order moves as they say. Without, by how the machine lies: one
+    that is level in the other order is upside down in "xyzw", which is suspicious, and turned by
+    half a turn about the vertical in "wxyz", which it may well be.
+
+    Returns:
+        Suspicions and notes.
     """
-    found = []
+    suspicions, notes = [], []
     for joint in plant.joints:
         if joint.name not in machine.turning:
             continue
         quaternion = mapping.quaternions[joint.name]
         other = "xyzw" if quaternion.order == "wxyz" else "wxyz"
-        if _other_order(recordings, machine, joint, quaternion.order, plant):
-            found.append(
-                f"{machine.log.name}: quaternion {joint.name} ({', '.join(quaternion.columns)}): "
-                f'reads as if its order were "{other}", not "{quaternion.order}"'
+        where = f"{machine.log.name}: quaternion {joint.name} ({', '.join(quaternion.columns)})"
+        said = _agrees_better(recordings, machine, joint, quaternion.order, plant.control_period)
+        if said or (said is None and other == "wxyz" and _still(recordings, joint, "xyzw")):
+            suspicions.append(
+                f'{where}: reads as if its order were "{other}", not "{quaternion.order}"'
             )
-    return found
+        elif said is None and other == "xyzw" and _still(recordings, joint, "wxyz"):
+            notes.append(f'{where}: faces backwards all the time, or its order is "{other}"')
+    return suspicions, notes
 
 
-def _other_order(
-    recordings: Sequence[Recording], machine: Machine, joint: Any, order: str, plant: Plant
-) -> bool:
+def _orders(recording: Recording, joint: Any, order: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the quaternions of a recording as read, and as read in the other order."""
     first = joint.qpos_index + (3 if joint.kind == "free" else 0)
+    q = recording.arrays["qpos"][:, first : first + 4]
+    return q, q[:, [1, 2, 3, 0] if order == "xyzw" else [3, 0, 1, 2]]
+
+
+def _agrees_better(
+    recordings: Sequence[Recording], machine: Machine, joint: Any, order: str, period: float
+) -> bool | None:
+    """Tell whether the other order moves as the angular velocities say, None without them."""
+    if any(name not in machine.signals["velocity"] for name in _turning_rates(joint)):
+        return None
     rates = joint.qvel_index + (3 if joint.kind == "free" else 0)
-    # As MuJoCo reads the columns, and as it would read them in the other order.
-    swap = [1, 2, 3, 0] if order == "xyzw" else [3, 0, 1, 2]
-    ball = (type(joint)(joint.name, "ball", 0, 0),)
-    said, errors, sizes = 0.0, [0.0, 0.0], [[], []]
-    given = all(n in machine.signals["velocity"] for n in _turning_rates(joint))
+    ball, said, errors = (type(joint)(joint.name, "ball", 0, 0),), 0.0, [0.0, 0.0]
     for recording in recordings:
-        q = recording.arrays["qpos"][:, first : first + 4]
         w = recording.arrays["qvel"][:, rates : rates + 3]
-        expected = 0.5 * (w[1:] + w[:-1]) * plant.control_period
+        expected = 0.5 * (w[1:] + w[:-1]) * period
         said += float(np.sum(expected**2))
-        for i, read in enumerate((q, q[:, swap])):
+        for i, read in enumerate(_orders(recording, joint, order)):
             moved = np.asarray(minus(ball, read[1:], read[:-1]), float)
             errors[i] += float(np.sum((moved - expected) ** 2))
-            sizes[i].append(np.abs(read[:, 0]))
-    if given and said > 0.0:
-        return errors[1] < 0.1 * errors[0] and errors[0] > 0.1 * said
-    mine, others = (float(np.median(np.concatenate(s))) for s in sizes)
-    return mine < 0.3 and others > 0.9
+    return errors[1] < 0.1 * errors[0] and errors[0] > 0.1 * said if said > 0.0 else None
+
+
+def _still(recordings: Sequence[Recording], joint: Any, order: str) -> bool:
+    """Tell whether the other order is turned by little, and this one by about half a turn."""
+    read = [_orders(recording, joint, order) for recording in recordings]
+    mine, others = (np.median(np.abs(np.concatenate([r[i] for r in read])[:, 0])) for i in (0, 1))
+    return bool(mine < 0.3 and others > 0.9)
 
 
 def _turning_rates(joint: Any) -> list[str]:
