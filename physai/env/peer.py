@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import Any, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -12,8 +12,16 @@ from physai.errors import InputError
 from physai.plant import Check, Plant
 from physai.state import State
 
-if TYPE_CHECKING:
-    from gymnasium.envs.mujoco import MujocoEnv
+
+class _Peer(Protocol):
+    """What is used of Gymnasium's `MujocoEnv`, which is not imported: it needs imageio."""
+
+    def reset(self, *, seed: int) -> Any: ...
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, Any]: ...
+    def set_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None: ...
+    def close(self) -> None: ...
+    def _get_obs(self) -> np.ndarray: ...
+
 
 TOLERANCE = 1e-6
 """Of a number up to 1; of a larger one, relative. Observations are float32: 6e-8 of themselves."""
@@ -63,7 +71,7 @@ def peer_checks(env_id: str, plant: Plant, steps: int = 1000, seed: int = 0) -> 
     ]
 
 
-def _peer(env_id: str) -> MujocoEnv:
+def _peer(env_id: str) -> _Peer:
     try:
         import imageio  # noqa: F401
     except ImportError as error:
@@ -72,10 +80,10 @@ def _peer(env_id: str) -> MujocoEnv:
             "pip install 'physai[gymnasium]'"
         ) from error
     made = gymnasium.make(env_id, max_episode_steps=-1, disable_env_checker=True).unwrapped
-    return cast("MujocoEnv", made)
+    return cast("_Peer", made)
 
 
-def _start(ours: PlantEnv, peer: MujocoEnv, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _start(ours: PlantEnv, peer: _Peer, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Start both anew from one state; return both observations."""
     observation, info = ours.reset(seed=seed)
     state = State(**info["state"])

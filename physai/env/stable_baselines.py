@@ -26,7 +26,7 @@ from physai.errors import InputError
 from physai.plant import Plant
 
 try:
-    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env import VecEnv  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise InputError(
         f"physai.env.stable_baselines needs {error.name}: pip install 'physai[sb3]'"
