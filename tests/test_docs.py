@@ -249,8 +249,13 @@ def options_of(record: Any) -> tuple[set[str], set[type]]:
     if dataclasses.is_dataclass(record):
         names = [field.name for field in dataclasses.fields(record)]
     else:
-        # The first argument of most verbs is the plant, without a name of its own.
-        names = [n for n in inspect.signature(record).parameters if n not in ("plant", "target")]
+        # The plant, and what else has no name of its own, is no option.
+        annotated = typing.get_type_hints(record, include_extras=True)
+        names = [
+            n
+            for n in inspect.signature(record).parameters
+            if tyro.conf.Positional not in getattr(annotated[n], "__metadata__", ())
+        ]
     nested = {hints[n] for n in names if dataclasses.is_dataclass(hints[n])}
     plain = [n for n in names if not dataclasses.is_dataclass(hints[n])]
     return {"--" + n.replace("_", "-") for n in plain}, nested

@@ -38,6 +38,7 @@ from physai.rollout.symmetry import Symmetry, find_symmetries
 from physai.task import Task
 
 TABLES = (".csv", ".parquet")
+_SHOWN = 12  # suspicions in an error
 NO_SYMMETRY = Symmetry(False, False, None, None)
 
 
@@ -130,7 +131,9 @@ def import_logs(
 
 def _refuse(suspicions: Sequence[str]) -> None:
     if suspicions:
-        listed = "\n".join(f"- {s}" for s in suspicions)
+        listed = "\n".join(f"- {s}" for s in suspicions[:_SHOWN])
+        if len(suspicions) > _SHOWN:
+            listed += f"\n- and {len(suspicions) - _SHOWN} more"
         raise InputError(
             f"the logs look as if the mapping were wrong:\n{listed}\n"
             "Correct the mapping, or, if all this is right, import with --suspicious warn"
@@ -203,7 +206,7 @@ def _add(
     read.suspicions.extend(suspect_positions(machine, mapping, plant))
     read.suspicions.extend(suspect_actions(machine, mapping, plant))
     found, done = recordings(machine, plant, task, mapping.time.longest_gap)
-    rates = suspect_rates(found, machine, mapping, plant, task)
+    rates = suspect_rates(found, machine, mapping, plant, task, fastest)
     read.suspicions.extend(rates)
     suspicions, notes = suspect_order(found, machine, mapping, plant)
     read.suspicions.extend(suspicions)

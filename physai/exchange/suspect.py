@@ -133,12 +133,18 @@ def _outside(
 
 
 def suspect_rates(
-    recordings: Sequence[Recording], machine: Machine, mapping: ColumnMap, plant: Plant, task: Task
+    recordings: Sequence[Recording],
+    machine: Machine,
+    mapping: ColumnMap,
+    plant: Plant,
+    task: Task,
+    fastest: np.ndarray,
 ) -> list[str]:
     """Suspect velocities that are not the derivative of the position, and say by which factor.
 
     Over a recording the position moves by the integral of the velocity, so the slope of the one
     over the other is 1; both are compared period by period, the integral by the trapezoidal rule.
+    What moves at less than 2% of the speeds of `shaken_speeds` may be noise and is not judged.
     """
     moved = np.concatenate(
         [
@@ -154,8 +160,9 @@ def suspect_rates(
         if name not in machine.signals["velocity"]:
             continue
         a, b = moved[:, i], integral[:, i]
+        least = 0.02 * fastest[i] * plant.control_period
         power = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-        if power <= 0.0:
+        if power <= 0.0 or max(np.sqrt(np.mean(a * a)), np.sqrt(np.mean(b * b))) < least:
             continue
         correlation, slope = float(np.sum(a * b)) / power, float(np.sum(a * b) / np.sum(b * b))
         where = f"{machine.log.name}: velocity {name} ({_source(mapping, 'velocity', name)})"
