@@ -505,6 +505,43 @@ def test_csv_parquet_and_mcap_say_the_same(plant, task, tmp_path: Path, cells) -
         np.testing.assert_allclose(whole(other).actions, first.actions, atol=1e-6)
 
 
+def test_ros_messages_are_read_by_their_own_stamp(plant, task, tmp_path: Path, cells) -> None:
+    text = """std_msgs/Header header
+float64[] position
+float64 effort
+================================================================================
+MSG: std_msgs/Header
+builtin_interfaces/Time stamp
+string frame_id
+================================================================================
+MSG: builtin_interfaces/Time
+int32 sec
+uint32 nanosec"""
+    buffer = io.BytesIO()
+    writer = extras.extra("mcap_ros2.writer").Writer(buffer)
+    schema = writer.register_msgdef("machine_msgs/msg/State", text)
+    for i in range(SWINGS):
+        sec, nanosec = divmod(round(cells["t"][i] * 1e6), 1_000_000_000)
+        message = {
+            "header": {"stamp": {"sec": sec, "nanosec": nanosec}, "frame_id": ""},
+            "position": [cells["x"][i], cells["theta"][i]],
+            "effort": cells["u"][i],
+        }
+        writer.write_message("/state", schema, message, log_time=7 * i, publish_time=7 * i)
+    writer.finish()
+    (tmp_path / "a.mcap").write_bytes(buffer.getvalue())
+    mapping = BARE.replace('column = "t"\nunit = "ms"', 'source = "header"')
+    for old, new in (("x", "position[0]"), ("theta", "position[1]"), ("u", "effort")):
+        mapping = mapping.replace(f'"{old}"', f'"/state.{new}"')
+    (tmp_path / "mapping.toml").write_text(mapping)
+    settings = ImportSettings(**ONE, symmetry=False)
+    log, target = tmp_path / "a.mcap", tmp_path / "data"
+    _, report = import_logs(plant, task, [log], target, tmp_path / "mapping.toml", settings)
+    # The last action holds to the end of its period, but there is no position there.
+    assert report["logs"][0]["periods"] == SWINGS - 1
+    assert report["logs"][0]["rate_hz"] == pytest.approx(100.0)
+
+
 def test_a_topic_or_field_that_is_not_there_is_refused(plant, task, tmp_path, cells) -> None:
     log = write_mcap(tmp_path / "a.mcap", {name: values[:50] for name, values in cells.items()})
     for old, new, said in (

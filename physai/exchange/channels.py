@@ -13,7 +13,6 @@ from physai.exchange.logs import Log, Signal
 from physai.exchange.mapping import ColumnMap, Entry, Quaternion
 from physai.exchange.units import convert
 from physai.plant import Plant
-from physai.state import Joint
 
 NORM_TOLERANCE = 1e-3
 """A quaternion's norm may be off 1 by this: four digits after the point leave 1e-4."""
@@ -37,7 +36,6 @@ class Machine:
         constants: by group and name, likewise.
         turning: by joint.
         unwrapped: hinges whose angle jumped by a turn, made continuous.
-        clipped: share of an action's samples that were outside its range.
     """
 
     log: Log
@@ -82,9 +80,10 @@ def machine_signals(log: Log, mapping: ColumnMap, plant: Plant) -> Machine:
         joint: _turning(log, joint, quaternion) for joint, quaternion in mapping.quaternions.items()
     }
     unwrapped = []
-    for joint in plant.joints:
+    for i, joint in enumerate(plant.joints):
         signal = signals["position"].get(joint.name)
-        if signal is not None and _wraps(plant, joint, signal):
+        endless = joint.kind == "hinge" and not plant.model.jnt_limited[i]
+        if signal is not None and endless and _wraps(signal):
             signals["position"][joint.name] = replace(signal, values=np.unwrap(signal.values))
             unwrapped.append(joint.name)
     return Machine(log, signals, constants, turning, unwrapped)
@@ -119,11 +118,9 @@ def _turning(log: Log, joint: str, quaternion: Quaternion) -> Turning:
     return Turning(time, values * np.cumprod(np.where([False, *flips], -1.0, 1.0))[:, None])
 
 
-def _wraps(plant: Plant, joint: Joint, signal: Signal) -> bool:
-    """Tell whether the angle of a hinge without limits jumps by about a turn between samples."""
-    if joint.kind != "hinge" or bool(plant.model.joint(joint.name).limited[0]):
-        return False
+def _wraps(signal: Signal) -> bool:
+    """Tell whether an angle jumps by about a turn between samples."""
     jumps = np.abs(np.diff(signal.values))
     jumps = jumps[jumps > math.pi]
-    # The speed of an angle in degrees jumps too, but by any amount: that is suspected elsewhere.
+    # An angle in degrees, read as rad, jumps too, but by any amount: that is suspected elsewhere.
     return len(jumps) > 0 and bool((np.abs(jumps - 2.0 * math.pi) < 1.0).all())

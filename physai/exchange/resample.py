@@ -22,7 +22,6 @@ from physai.exchange.channels import Machine, Turning
 from physai.exchange.logs import Signal
 from physai.plant import Plant
 from physai.rollout.store import columns
-from physai.state import minus
 from physai.task import Task
 
 ON_TIME = 1e-3  # control periods that a sample may be off a moment to be taken as it is
@@ -231,7 +230,7 @@ def _velocities(
     done: Resampling,
 ) -> np.ndarray:
     given = machine.signals["velocity"]
-    rates = np.zeros((len(moments), plant.model.nv))
+    rates, derived = np.zeros((len(moments), plant.model.nv)), None
     for i, (channel, _) in enumerate(named):
         name = channel.removesuffix(".rate")
         if name in given:
@@ -239,7 +238,8 @@ def _velocities(
         elif name in machine.constants["velocity"]:
             rates[:, i] = machine.constants["velocity"][name]
         else:
-            rates[:, i] = difference_rates(plant, qpos)[:, i]
+            derived = difference_rates(plant, qpos) if derived is None else derived
+            rates[:, i] = derived[:, i]
             done.derived[f"velocity {name}"] = "central differences of the position"
     return rates
 
@@ -252,8 +252,19 @@ def difference_rates(plant: Plant, qpos: np.ndarray) -> np.ndarray:
     last = len(qpos) - 1
     after = np.minimum(np.arange(len(qpos)) + 1, last)
     before = np.maximum(np.arange(len(qpos)) - 1, 0)
-    moved = np.asarray(minus(plant.joints, qpos[after], qpos[before]), float)
-    return moved / ((after - before) * plant.control_period)[:, None]
+    span = (after - before) * plant.control_period
+    return tangents(plant, qpos[after], qpos[before]) / span[:, None]
+
+
+def tangents(plant: Plant, to: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return what leads from `start` to `to`, both `[n, nq]`, as `[n, nv]` in m and rad.
+
+    As `physai.state.minus`, in float64: a derivative has no digits to lose.
+    """
+    found = np.zeros((len(to), plant.model.nv))
+    for tangent, b, a in zip(found, to, start, strict=True):
+        mujoco.mj_differentiatePos(plant.model, tangent, 1.0, a, b)
+    return found
 
 
 def _activations(

@@ -13,23 +13,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from physai.exchange.channels import Machine
 from physai.exchange.logs import Signal
 from physai.exchange.mapping import ColumnMap
-from physai.exchange.resample import Recording
+from physai.exchange.resample import Recording, tangents
 from physai.exchange.units import convert
 from physai.plant import Plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import Excitation, clip_actions, draw_starts, shake
 from physai.rollout.store import columns
-from physai.state import minus
 from physai.task import Task
 
 DEGREES = 180.0 / math.pi
 _UNITS = {
     "rad": (("deg", DEGREES), ("turns", 1.0 / (2.0 * math.pi))),
-    "m": (("mm", 1000.0), ("cm", 100.0)),
+    "m": (("cm", 100.0), ("mm", 1000.0)),
 }
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _FACTORS = (
@@ -65,12 +65,11 @@ def suspect_time(machine: Machine, mapping: ColumnMap, period: float) -> list[st
 def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
     """Suspect positions outside their joint's limits, and say in which unit they would fit."""
     found = []
-    for joint in plant.joints:
+    for i, joint in enumerate(plant.joints):
         signal = machine.signals["position"].get(joint.name)
-        model = plant.model.joint(joint.name)
-        if signal is None or not bool(model.limited[0]):
+        if signal is None or not plant.model.jnt_limited[i]:
             continue
-        low, high = (float(x) for x in model.range)
+        low, high = (float(x) for x in plant.model.jnt_range[i])
         unit = "rad" if joint.kind == "hinge" else "m"
         source = _source(mapping, "position", joint.name)
         found += _outside(
@@ -123,12 +122,13 @@ def _outside(
         return []
     shown = "" if unit == "1" else f" {unit}"
     text = f"{where}: {least:g} to {most:g}{shown}, but {what} {low:g} to {high:g}{shown}"
-    for name, factor in others:
-        if factor > 1.0 and inside(factor):
-            return [
-                f"{text}; it would fit as {name}, {least / factor:.4g} to {most / factor:.4g}"
-                f"{shown}: is the column in {name}?"
-            ]
+    fitting = [(name, factor) for name, factor in others if factor > 1.0 and inside(factor)]
+    if fitting:
+        names, factor = " or ".join(name for name, _ in fitting), fitting[0][1]
+        return [
+            f"{text}; it would fit as {names}, {least / factor:.4g} to {most / factor:.4g}"
+            f"{shown}: is the column in {names}?"
+        ]
     return [text]
 
 
@@ -146,12 +146,8 @@ def suspect_rates(
     over the other is 1; both are compared period by period, the integral by the trapezoidal rule.
     What moves at less than 2% of the speeds of `shaken_speeds` may be noise and is not judged.
     """
-    moved = np.concatenate(
-        [
-            np.asarray(minus(plant.joints, r.arrays["qpos"][1:], r.arrays["qpos"][:-1]))
-            for r in recordings
-        ]
-    ).astype(float)
+    steps = [tangents(plant, r.arrays["qpos"][1:], r.arrays["qpos"][:-1]) for r in recordings]
+    moved = np.concatenate(steps)
     speed = [r.arrays["qvel"] for r in recordings]
     integral = np.concatenate([0.5 * (v[1:] + v[:-1]) for v in speed]) * plant.control_period
     found = []
@@ -289,13 +285,14 @@ def _agrees_better(
     if any(name not in machine.signals["velocity"] for name in _turning_rates(joint)):
         return None
     rates = joint.qvel_index + (3 if joint.kind == "free" else 0)
-    ball, said, errors = (type(joint)(joint.name, "ball", 0, 0),), 0.0, [0.0, 0.0]
+    said, errors = 0.0, [0.0, 0.0]
     for recording in recordings:
         w = recording.arrays["qvel"][:, rates : rates + 3]
         expected = 0.5 * (w[1:] + w[:-1]) * period
         said += float(np.sum(expected**2))
         for i, read in enumerate(_orders(recording, joint, order)):
-            moved = np.asarray(minus(ball, read[1:], read[:-1]), float)
+            turns = Rotation.from_quat(read, scalar_first=True)
+            moved = (turns[:-1].inv() * turns[1:]).as_rotvec()
             errors[i] += float(np.sum((moved - expected) ** 2))
     return errors[1] < 0.1 * errors[0] and errors[0] > 0.1 * said if said > 0.0 else None
 
