@@ -38,8 +38,8 @@ _FACTORS = (
     (60.0 / (2.0 * math.pi), "rpm against rad/s"),
     (2.0 * math.pi, "turns against rad"),
 )
-# The trapezoidal rule says too little of what swings: by tan(x) / x with x = pi f h, which is 3 at 0.4
-# of the sampling rate. No confusion of units is a factor below 6.
+# The trapezoidal rule says too little of what swings: by tan(x) / x with x = pi f h, which is 3 at
+# 0.4 of the sampling rate. None of the factors above is below 6.
 _SLACK = 3.0
 _FLIGHTS, _FLIGHT_TIME = 64, 1.0  # s
 
