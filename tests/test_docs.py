@@ -41,7 +41,12 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 SPECS = sorted((ROOT / "envs").glob("*/README.md"))
 PAGES = [ROOT / "README.md", *DOCS, *SPECS, *sorted((ROOT / "checkpoints").rglob("*.md"))]
 SHELL = ("", "sh", "bash", "shell", "console")
-NOT_HERE = {"onnxruntime", "PIL"}  # imports of extras; whether they are installed is not our matter
+NOT_HERE = {
+    "stable_baselines3",
+    "physai.env.stable_baselines",
+    "onnxruntime",
+    "PIL",
+}  # imports of extras; whether they are installed is not our matter
 
 
 class Block(NamedTuple):
