@@ -64,7 +64,7 @@ class TruePlant:
         self._disturbances = list(plant.disturbance_ids)
         self._low = np.array([a.low for a in plant.actions])
         self._high = np.array([a.high for a in plant.actions])
-        self._models: dict[bytes, mujoco.MjModel] = {}
+        self._models: list[mujoco.MjModel] = []
         self._scratch: mujoco.MjData | None = None
         self._constrained = derived or _constrained(plant.model)
         self._last: State | None = None
@@ -195,22 +195,26 @@ class TruePlant:
         Returns:
             `[k, nr]`.
         """
-        found = []
+        if not self._models:
+            self._models = self._compiled()
+        found, models = [], self._models
         for row, moved in zip(rows, stepped, strict=True):
-            model = self._compiled(self.designs[row])
+            model = models[row]
             self._scratch = self._batch.get_data(int(row), self._scratch)
             if moved:
                 mujoco.mj_rnePostConstraint(model, self._scratch)
             found.append(read(model, self._scratch))
         return np.array(found)
 
-    def _compiled(self, design: np.ndarray) -> mujoco.MjModel:
-        if np.array_equal(design, self.plant.nominal):
-            return self.plant.model
-        key = design.tobytes()
-        if key not in self._models:
-            self._models[key] = self.plant.compile(design, textures=False)
-        return self._models[key]
+    def _compiled(self) -> list[mujoco.MjModel]:
+        """Return the model of each simulation, one for all that are of a design."""
+        unique, inverse = np.unique(self.designs, axis=0, return_inverse=True)
+        nominal, plant = self.plant.nominal, self.plant
+        models = [
+            plant.model if np.array_equal(d, nominal) else plant.compile(d, textures=False)
+            for d in unique
+        ]
+        return [models[i] for i in inverse]
 
     @property
     def _live(self) -> tuple[tuple[np.ndarray, str], ...]:
