@@ -71,10 +71,13 @@ def forces(live: Live) -> None:
     # The integrator adds the throttle; what burns at the lowest thrust comes on top.
     burnt = act[:, 0] * span / (SPECIFIC_IMPULSE * GRAVITY_0)
     act[:, 0] += model.opt.timestep * THRUST_MIN / span
-    left = np.maximum(propellant - burnt, 1e-3)
-    live.model("body_mass")[:, 2] = left
+    # A flight with wrong masses (TruePlant's mass_scale) has its factor in the hull, kept here.
+    mass = live.model("body_mass")
+    factor = mass[:, 1] / DRY_MASS
+    left = factor * np.maximum(propellant - burnt, 1e-3)
+    mass[:, 2] = left
     live.model("body_inertia")[:, 2] = left[:, None] * _slenderness()
-    live.model("body_subtreemass")[:, 1:] = np.stack([DRY_MASS + left, left], 1)
+    live.model("body_subtreemass")[:, 1:] = np.stack([mass[:, 1] + left, left], 1)
     thrust = THRUST_MIN + np.clip(ctrl[:, 0], 0.0, 1.0) * span
     sides = np.sin(np.radians(gimbal)[:, None] * act[:, 1:3])
     along = np.sqrt(1.0 - np.sum(np.square(sides), axis=1, keepdims=True))

@@ -95,6 +95,20 @@ def test_thrust_and_a_lighter_tank_brake_harder(plant, design, more) -> None:
     assert (speeds[1] > speeds[0] + 0.5) == more
 
 
+def test_wrong_masses_reach_the_propellant_too(plant) -> None:
+    """The change of speed at full thrust is that of the whole mass times the factor.
+
+    Without air: T t / (factor m) - g t; in 0.5 s burning and drag add up to 0.05 m/s.
+    """
+    factors = np.array([0.9, 1.0, 1.1])
+    rocket = TruePlant(plant, 3, np.tile(plant.nominal, (3, 1)), mass_scale=factors)
+    state = batch(at(plant), 3)
+    for _ in range(25):
+        state = rocket.step(state, np.tile([1.0, 0.0, 0.0], (3, 1)))
+    expected = 0.5 * (7607.0 / (436.5 * factors) - 9.81)
+    np.testing.assert_allclose(state.qvel[:, 2], expected, atol=0.05)
+
+
 def test_a_batch_of_designs_flies_as_each_alone(plant) -> None:
     designs = np.array([[7607, 5.0, 410.9], [6500, 3.5, 330.0], [8700, 7.0, 400.0]])
     action = np.array([[0.7, 0.5, -0.5]])
