@@ -46,5 +46,7 @@ class Live:
 
         Constants derived from it do not follow: write only what MuJoCo reads in every step, such as
         `body_mass` and `body_inertia` of a body whose centre of mass is off its frame's origin.
+        Verification scales masses before the first step: a mass that is set outright, rather than
+        in proportion, loses that factor.
         """
         return self._batch.expand(name)
