@@ -119,7 +119,8 @@ def _precession(plant: Plant, design: np.ndarray) -> tuple[float, float]:
     """Angle that the rate turns in the body in 10 s, rad: closed form and simulated.
 
     Bus twice as high, panels massless and locked, wheels locked: axisymmetric about z. Rate of the
-    turn (I3 - I1) / I1 w3 (Markley and Crassidis, 2014, section 3.3).
+    turn: (I3 - I1) / I1 w3 (Markley and Crassidis, Fundamentals of Spacecraft
+    Attitude Determination and Control, 2014).
     """
     spec = plant.spec(design)
     for actuator in list(spec.actuators):

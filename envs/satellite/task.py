@@ -49,8 +49,8 @@ def _start(key: jax.Array, design: jax.Array, rate: float, wheel: float, bend: f
 
 
 def reset(key: jax.Array, design: jax.Array) -> State:
-    """Draw a start: nearly at rest, wheels up to 100 rad/s."""
-    return _start(key, design, rate=1e-3, wheel=100.0, bend=1e-4)
+    """Draw a start: nearly at rest, wheels up to 30 rad/s."""
+    return _start(key, design, rate=1e-3, wheel=30.0, bend=1e-4)
 
 
 def excitation(key: jax.Array, design: jax.Array) -> State:
