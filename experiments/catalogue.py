@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import platform
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jax
+import mujoco
 import tyro
 
 from physai.flow import RunSettings, run
 from physai.learn.value_gradient import LearnSettings
-from physai.plant import shipped_plants
-from physai.provenance import atomic_write, environment, read_json
+from physai.plant.load import plants_folder
+from physai.provenance import atomic_write, read_json
 from physai.rollout.collect import RolloutSettings
 from physai.surrogate.fit import FitSettings
 from physai.verify.certificate import load_certificate
@@ -60,13 +65,17 @@ class Settings:
 def main(settings: Settings) -> None:
     """Run every plant, and write a row for each that came to its end."""
     rows = []
-    for name in settings.plants or shipped_plants():
+    for name in settings.plants or _catalogue():
         folder = settings.runs / name
         if not (folder / "summary.json").is_file():
             run(name, folder, _budget(settings), settings.seed)
         rows.append(_row(name, folder))
         print(rows[-1], flush=True)
         _write(settings.out, rows)
+
+
+def _catalogue() -> list[str]:
+    return sorted(p.name for p in plants_folder().iterdir() if (p / "task.py").is_file())
 
 
 def _budget(settings: Settings) -> RunSettings:

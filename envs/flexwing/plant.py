@@ -83,7 +83,7 @@ def lifting_line(half_span: float, points: int = 96) -> np.ndarray:
     """Return mean section lift coefficients per rad of strip angle `[12, 12]`, right tip first.
 
     Prandtl's lifting line by Glauert's sine series, angles constant on each strip: Anderson,
-    "Fundamentals of aerodynamics", section 5.3.2 (general lift distribution).
+    "Fundamentals of aerodynamics" (lifting line, general lift distribution).
     """
     span, strips = 2.0 * half_span, 2 * SEGMENTS
     theta = (np.arange(points) + 0.5) * np.pi / points
@@ -129,7 +129,7 @@ STATIONS = np.append((np.arange(12) - 5.5) / 6.0, [0.0, 0.0])  # of the half spa
 def effectiveness(chord_share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return flap lift effectiveness and moment about quarter chord per rad, nose up positive.
 
-    Thin aerofoil with a flap: Katz and Plotkin, "Low-speed aerodynamics", section 5.4.
+    Thin aerofoil with a flap: Katz and Plotkin, "Low-speed aerodynamics".
     """
     hinge = np.arccos(2.0 * chord_share - 1.0)
     sine = np.sin(hinge)
@@ -218,7 +218,7 @@ def checks_of(plant: Plant, design: np.ndarray) -> list[Check]:
 
 
 def lattice_lift(half_span: float, angle: float, panels: int = 200) -> float:
-    """Lift coefficient by horseshoe vortices, cosine spaced (Katz and Plotkin, section 12.1)."""
+    """Lift coefficient by horseshoe vortices, cosine spaced (Katz and Plotkin)."""
     edges = -half_span * np.cos(np.linspace(0.0, np.pi, panels + 1))
     middle = -half_span * np.cos((np.arange(panels) + 0.5) * np.pi / panels)
     gap = middle[:, None] - edges

@@ -8,7 +8,7 @@ throttle u, 0 to 1, and specific impulse I,
 The activation of the throttle counts the propellant burnt, in units of the flow between lowest and
 highest thrust: a = m_burnt I g_0 / (T_max - T_min).
 
-Source: G. P. Sutton, O. Biblarz, "Rocket Propulsion Elements", 9th edition, 2017, chapters 2 and 4.
+Source: G. P. Sutton, O. Biblarz, "Rocket Propulsion Elements", 9th edition, 2017.
 """
 
 from __future__ import annotations
