@@ -23,12 +23,19 @@ from physai.flow import RunSettings, run
 from physai.learn.value_gradient import LearnSettings
 from physai.plant.load import plants_folder
 from physai.provenance import atomic_write, read_json
+from physai.report.bench import cpu_name
 from physai.rollout.collect import RolloutSettings
 from physai.surrogate.fit import FitSettings
 from physai.verify.certificate import load_certificate
 
 RESULTS = Path(__file__).parent / "results" / "catalogue.csv"
 COLUMNS = (
+    "date",
+    "cpu",
+    "cores",
+    "python",
+    "mujoco",
+    "jax",
     "plant",
     "nrmse_50",
     "imagined_return",
@@ -63,7 +70,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    """Run every plant, and write a row for each that came to its end."""
+    """Run every plant; write a row for each that came to its end."""
     rows = []
     for name in settings.plants or _catalogue():
         folder = settings.runs / name
@@ -94,8 +101,11 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     summary = read_json(folder / "summary.json")
     conditions = {c.name: c for c in load_certificate(folder / "certificate").conditions}
     returns = summary["returns"][-1]
+    ended = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC)
     return {
-        "plant": name,
+        "date": ended.isoformat(timespec="seconds"),
+        **{"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
+        **{"mujoco": mujoco.__version__, "jax": jax.__version__, "plant": name},
         "nrmse_50": summary["score"]["nrmse"][-1],
         "imagined_return": returns["imagined"],
         "true_return": returns["true"],

@@ -542,6 +542,41 @@ uint32 nanosec"""
     assert report["logs"][0]["rate_hz"] == pytest.approx(100.0)
 
 
+def test_protobuf_messages_are_read(plant, task, tmp_path: Path, cells) -> None:
+    descriptor = extras.extra("google.protobuf.descriptor_pb2")
+    file = descriptor.FileDescriptorProto(name="state.proto", package="machine", syntax="proto3")
+    kind = file.message_type.add(name="State")
+    field = descriptor.FieldDescriptorProto
+    for number, (name, label) in enumerate(
+        (("position", field.LABEL_REPEATED), ("effort", field.LABEL_OPTIONAL)), start=1
+    ):
+        kind.field.add(name=name, number=number, label=label, type=field.TYPE_DOUBLE)
+    pool = extras.extra("google.protobuf.descriptor_pool").DescriptorPool()
+    pool.Add(file)
+    make = extras.extra("google.protobuf.message_factory").GetMessageClass
+    state = make(pool.FindMessageTypeByName("machine.State"))
+    buffer = io.BytesIO()
+    with extras.extra("mcap_protobuf.writer").Writer(buffer) as writer:
+        for i in range(SWINGS):
+            message = state(position=[cells["x"][i], cells["theta"][i]], effort=cells["u"][i])
+            stamp = round(cells["t"][i] * 1e6)
+            writer.write_message("/state", message, log_time=stamp, publish_time=stamp)
+    (tmp_path / "a.mcap").write_bytes(buffer.getvalue())
+    mapping = BARE.replace('column = "t"\nunit = "ms"', 'source = "log"')
+    for old, new in (("x", "position[0]"), ("theta", "position[1]"), ("u", "effort")):
+        mapping = mapping.replace(f'"{old}"', f'"/state.{new}"')
+    (tmp_path / "mapping.toml").write_text(mapping)
+    (tmp_path / "table.toml").write_text(BARE)
+    table = write_csv(tmp_path / "a.csv", {name: values[:SWINGS] for name, values in cells.items()})
+    settings, found = ImportSettings(**ONE, symmetry=False), []
+    for name, log in (("mapping", tmp_path / "a.mcap"), ("table", table)):
+        mapped = tmp_path / f"{name}.toml"
+        found.append(import_logs(plant, task, [log], tmp_path / name, mapped, settings).dataset)
+    proto, plain = (whole(dataset) for dataset in found)
+    np.testing.assert_allclose(proto.states.qpos, plain.states.qpos, atol=1e-6)
+    np.testing.assert_allclose(proto.actions, plain.actions, atol=1e-6)
+
+
 def test_a_topic_or_field_that_is_not_there_is_refused(plant, task, tmp_path, cells) -> None:
     log = write_mcap(tmp_path / "a.mcap", {name: values[:50] for name, values in cells.items()})
     for old, new, said in (
