@@ -29,7 +29,7 @@ from physai.surrogate.fit import FitSettings
 from physai.verify.certificate import load_certificate
 
 RESULTS = Path(__file__).parent / "results" / "catalogue.csv"
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "date",
     "cpu",
     "cores",
