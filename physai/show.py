@@ -125,7 +125,7 @@ def score(card: Mapping[str, Any]) -> None:
             name,
             c["unit"],
             c["rmse"][-1],
-            100 * c["nrmse"][-1],
+            None if (e := c["nrmse"][-1]) is None else 100 * e,
             100 * c["coverage"][-1],
             c["half_width"][-1],
         )

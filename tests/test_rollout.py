@@ -33,7 +33,7 @@ from physai.rollout.excitation import (
     shake,
 )
 from physai.rollout.store import only_writer
-from physai.rollout.symmetry import find_symmetries
+from physai.rollout.symmetry import find_symmetries, idle_joints
 from physai.state import State
 from physai.task import Task, load_task
 
@@ -467,6 +467,22 @@ def test_what_breaks_a_symmetry_is_found(tmp_path, broken, translation, heading)
 def test_a_cart_on_a_rail_has_no_symmetry_to_test(tmp_path):
     found = find_symmetries(*cart(tmp_path / "cart"))
     assert (found.translation, found.heading, found.translation_error) == (False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "idle"),
+    [
+        ("satellite", ("wheel_1", "wheel_2", "wheel_3", "wheel_4")),
+        ("wafer_stage", ("carriage",)),
+        ("hopper", ("rootx",)),
+        ("cartpole", ()),
+        ("flexwing", ()),
+    ],
+)
+def test_joints_whose_position_does_not_matter_are_found(name, idle):
+    """Wheels, a long rail and a walker's track; but no pole under gravity, no spring."""
+    plant = load_plant(name)
+    assert idle_joints(plant, load_task(plant)) == idle
 
 
 # --- collecting

@@ -212,6 +212,36 @@ def test_domain_score_is_one_at_the_edge_and_flags_ranges() -> None:
     assert not bool(domain.outside(jnp.asarray(x[:10_000])).any())
 
 
+def test_an_idle_joint_is_no_input_and_friction_is_one() -> None:
+    stage = load_plant("wafer_stage")
+    plain, layout = (layout_of(stage, False, False, idle) for idle in ((), ("carriage",)))
+    names = [c.name for c in input_channels(layout, stage)]
+    assert "carriage.position" not in names and "carriage.rate.sliding" in names
+    task = load_task(stage)
+    state = task.excitation(jax.random.key(0), jnp.asarray(stage.nominal))
+    moved = state.replace(qpos=state.qpos.at[2].add(0.5))
+    now, later = (inputs(layout, s, jnp.zeros(1), jnp.zeros(1)) for s in (state, moved))
+    np.testing.assert_array_equal(now, later)
+    assert len(now) == len(names) == len(input_channels(plain, stage)) - 1
+    # EMPS: 20.39 N slow what they move by 20.39 * 0.005 / m in a period, m between both masses.
+    ((index, speed),) = layout.friction
+    assert index == 2 and 20.39 * 0.005 / 95.1 <= speed <= 20.39 * 0.005 / 70.0
+    sliding = inputs(layout, state.replace(qvel=state.qvel.at[2].set(speed)), *2 * [jnp.zeros(1)])
+    assert float(sliding[names.index("carriage.rate.sliding")]) == pytest.approx(np.tanh(1.0))
+
+
+def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:
+    """Nothing spins the rocket about its long axis: no error, no scale, no part in the mean."""
+    rocket = load_plant("rocket")
+    settings = RolloutSettings(train=64, calibration=32, test=32)
+    data = collect(rocket, load_task(rocket), tmp_path / "data", settings, 0)
+    rough = replace(TINY, steps=250, fine_steps=0)
+    card = score(fit(rocket, [data], tmp_path / "s", rough), rocket, data.episodes("test"))
+    spin = card["channels"]["flight.rz.rate"]
+    assert spin["nrmse"] == [None] * 3 and max(spin["rmse"]) < 1e-9
+    assert all(0.0 < x < 10.0 for x in card["nrmse"])
+
+
 def test_a_short_fit_beats_persistence_and_ridge_regression(
     plant: Plant, dataset: Dataset, surrogate: Surrogate
 ) -> None:

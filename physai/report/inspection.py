@@ -174,7 +174,7 @@ def _apart(plant: Plant, start: State, a: State, b: State) -> np.ndarray:
 def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
     """Return a surrogate of default size with random weights: as fast as a fitted one."""
     settings = FitSettings()
-    layout = layout_of(plant, symmetry.translation, symmetry.heading)
+    layout = layout_of(plant, symmetry.translation, symmetry.heading, symmetry.joints)
     ni, nt = len(input_channels(layout, plant)), layout.nt
     architecture = Architecture(ni, nt, settings.width, settings.depth)
     noise = np.random.default_rng(0).standard_normal((2, 4 * ni + 16, ni)).astype(np.float32)

@@ -8,6 +8,9 @@ for a shift of the position, and for a turn about the vertical through the posit
 turns velocities and the disturbances that form a world-frame vector. Each free joint is moved on
 its own, since a surrogate that uses the invariance leaves out each one's position and heading.
 A floor, a spring to the world or a wind breaks one or both, and shows.
+
+Likewise for single joints: the dynamics of a spinning wheel, or of a walker along its track, do not
+depend on how far it has turned or gone.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ TOLERANCE = 1e-6
 FLIGHTS = 64
 DESIGNS = 8
 FLIGHT_TIME = 1.0  # s
-SHIFT = 10.0  # m
+SHIFT = 10.0  # m, and rad of a single joint
+IDLE_FLIGHTS = 16
+IDLE_PERIODS = 10
 
 _Move = Callable[[State], State]
 
@@ -44,12 +49,14 @@ class Symmetry:
         heading: nor on their headings, when world-frame disturbances turn along.
         translation_error: largest relative disagreement of the shifted flights.
         heading_error: likewise of the turned flights.
+        joints: names of the hinges and slides whose position the dynamics do not depend on.
     """
 
     translation: bool
     heading: bool
     translation_error: float | None
     heading_error: float | None
+    joints: tuple[str, ...] = ()
 
 
 def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
@@ -63,9 +70,9 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
     Returns:
         What holds to 1e-6 of the motion; nothing does where more than half of the flights diverge.
     """
-    joints = [j for j in plant.joints if j.kind == "free"]
+    joints, idle = [j for j in plant.joints if j.kind == "free"], idle_joints(plant, task, seed)
     if not joints:
-        return Symmetry(False, False, None, None)
+        return Symmetry(False, False, None, None, idle)
     rng = np.random.default_rng([seed, 0])
     low, high = (np.array([getattr(v, end) for v in plant.design]) for end in ("low", "high"))
     designs = np.resize(low + (high - low) * rng.random((DESIGNS, len(low))), (FLIGHTS, len(low)))
@@ -107,7 +114,63 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
         heading=heading_error < TOLERANCE,
         translation_error=translation_error,
         heading_error=heading_error,
+        joints=idle,
     )
+
+
+def idle_joints(plant: Plant, task: Task, seed: int = 0) -> tuple[str, ...]:
+    """Return the names of hinges and slides whose position the dynamics do not depend on.
+
+    Each is moved alone for a control period, then all that passed together for ten.
+    """
+    model = plant.model
+    candidates = [
+        joint
+        for joint in plant.joints
+        if joint.kind in ("hinge", "slide")
+        and not model.joint(joint.name).limited[0]
+        and not model.joint(joint.name).stiffness[0]
+    ]
+    rng = np.random.default_rng([seed, 1])
+    found = [j for j in candidates if _idle(plant, task, [j], 1, seed, rng)]
+    if found and not _idle(plant, task, found, IDLE_PERIODS, seed, rng):
+        return ()
+    return tuple(joint.name for joint in found)
+
+
+def _idle(
+    plant: Plant,
+    task: Task,
+    joints: list[Joint],
+    steps: int,
+    seed: int,
+    rng: np.random.Generator,
+) -> bool:
+    start = _starts(plant, task, np.tile(plant.nominal, (IDLE_FLIGHTS, 1)), seed)
+    shaking = shake(plant, task, Excitation(), rng, IDLE_FLIGHTS, steps, controlled=False)
+    actions = clip_actions(plant, shaking.mean + shaking.noise)
+    disturbances = _disturbances(plant, rng, steps)[:IDLE_FLIGHTS]
+    shifts = rng.uniform(-SHIFT, SHIFT, (len(joints), IDLE_FLIGHTS))
+
+    def move(state: State) -> State:
+        qpos = state.qpos.copy()
+        for joint, shift in zip(joints, shifts, strict=True):
+            qpos[:, joint.qpos_index] += shift
+        return state.replace(qpos=qpos)
+
+    kept, valid = _fly(
+        plant,
+        np.tile(plant.nominal, (2 * IDLE_FLIGHTS, 1)),
+        jax.tree.map(lambda *x: np.concatenate(x), start, move(start)),
+        np.concatenate([actions] * 2),
+        np.concatenate([disturbances] * 2),
+    )
+    both = valid[:IDLE_FLIGHTS] & valid[IDLE_FLIGHTS:]
+    if np.mean(both) < 0.5:
+        return False
+    end = kept[-1]
+    error = _disagreement(plant, start, end[:IDLE_FLIGHTS], end[IDLE_FLIGHTS:], move, both)
+    return error < TOLERANCE
 
 
 def _starts(plant: Plant, task: Task, designs: np.ndarray, seed: int) -> State:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from physai.plant import Channel, Plant
 from physai.state import (
@@ -46,6 +47,9 @@ class Layout:
         heading_invariant: so is its heading.
         vectors: triples of disturbance indices that form world-frame vectors.
         design_low, design_high: bounds of the design variables, for scaling.
+        idle: indices into qpos of hinges and slides whose position is left out of the inputs.
+        friction: of each degree of freedom with dry friction, its index into qvel and the speed
+            that friction takes away in a control period; the inputs hold tanh(v / speed).
     """
 
     joints: tuple[Joint, ...]
@@ -61,6 +65,8 @@ class Layout:
     vectors: tuple[tuple[int, int, int], ...]
     design_low: tuple[float, ...]
     design_high: tuple[float, ...]
+    idle: tuple[int, ...] = ()
+    friction: tuple[tuple[int, float], ...] = ()
 
     @property
     def nt(self) -> int:
@@ -68,9 +74,16 @@ class Layout:
         return 2 * self.nv + self.na
 
 
-def layout_of(plant: Plant, translation_invariant: bool, heading_invariant: bool) -> Layout:
+def layout_of(
+    plant: Plant,
+    translation_invariant: bool,
+    heading_invariant: bool,
+    idle: tuple[str, ...] = (),
+) -> Layout:
     """Return the layout of a plant, given what the numeric symmetry tests found."""
     model = plant.model
+    dry = np.asarray(model.dof_frictionloss)
+    speeds = dry * np.asarray(model.dof_invweight0) * plant.control_period
     return Layout(
         joints=plant.joints,
         nq=model.nq,
@@ -85,6 +98,8 @@ def layout_of(plant: Plant, translation_invariant: bool, heading_invariant: bool
         vectors=_vectors(plant),
         design_low=tuple(v.low for v in plant.design),
         design_high=tuple(v.high for v in plant.design),
+        idle=tuple(j.qpos_index for j in plant.joints if j.name in idle),
+        friction=tuple((int(i), float(speeds[i])) for i in np.flatnonzero(dry > 0.0)),
     )
 
 
@@ -103,11 +118,15 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
         elif joint.kind == "ball":
             names += [(f"{joint.name}.q{a}", "1") for a in "wxyz"]
             names += [(f"{joint.name}.rate_{a}", "rad/s") for a in "xyz"]
+        elif joint.qpos_index in layout.idle:
+            names += [(f"{joint.name}.rate", "rad/s" if joint.kind == "hinge" else "m/s")]
         elif joint.kind == "hinge":
             names += [(f"{joint.name}.cos", "1"), (f"{joint.name}.sin", "1")]
             names += [(f"{joint.name}.position", "rad"), (f"{joint.name}.rate", "rad/s")]
         else:
             names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
+    rates = plant.state_channels[layout.nv : 2 * layout.nv]
+    names += [(f"{rates[i].name}.sliding", "1") for i, _ in layout.friction]
     names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]
     names += [(c.name, c.unit) for c in (*plant.actions, *plant.disturbances)]
     names += [(f"design.{v.name}", "1") for v in plant.design]
@@ -137,10 +156,13 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
             parts += [rotate_inverse(attitude, v[..., :3]), v[..., 3:]]
         elif joint.kind == "ball":
             parts += [jnp.where(q[..., :1] < 0.0, -q, q), v]
+        elif joint.qpos_index in layout.idle:
+            parts += [v]
         elif joint.kind == "hinge":
             parts += [jnp.cos(q), jnp.sin(q), q, v]
         else:
             parts += [q, v]
+    parts += [jnp.tanh(state.qvel[..., i : i + 1] / speed) for i, speed in layout.friction]
     parts += [state.act, action, _body_frame(layout, disturbance, body)]
     low, high = jnp.array(layout.design_low), jnp.array(layout.design_high)
     parts.append(2.0 * (state.design - low) / (high - low) - 1.0)

@@ -123,7 +123,7 @@ def fit_ensemble(
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
     data = (
         normaliser.inputs(x),
-        (y - normaliser.target_mean) / normaliser.target_std,
+        (y - normaliser.target_mean) / _positive(normaliser.target_std),
     )
     key = jax.random.key(seed)
     surrogate = Surrogate(
@@ -163,12 +163,16 @@ def transitions(layout: Layout, episodes: Episodes) -> tuple[jax.Array, jax.Arra
 
 
 def _normaliser(x: jax.Array, y: jax.Array) -> Normaliser:
-    # A constant channel keeps its unit scale instead of being blown up.
-    def scale(values: jax.Array) -> jax.Array:
+    # A constant input keeps its unit scale; a constant target is predicted by its mean alone.
+    def scale(values: jax.Array, constant: float) -> jax.Array:
         std = jnp.std(values, axis=0)
-        return jnp.where(std > 1e-7 * (1.0 + jnp.abs(jnp.mean(values, axis=0))), std, 1.0)
+        return jnp.where(std > 1e-7 * jnp.abs(jnp.mean(values, axis=0)) + 1e-12, std, constant)
 
-    return Normaliser(jnp.mean(x, axis=0), scale(x), jnp.mean(y, axis=0), scale(y))
+    return Normaliser(jnp.mean(x, axis=0), scale(x, 1.0), jnp.mean(y, axis=0), scale(y, 0.0))
+
+
+def _positive(scale: jax.Array) -> jax.Array:
+    return jnp.where(scale > 0.0, scale, 1.0)
 
 
 def _uncalibrated(layout: Layout) -> Calibration:
@@ -252,7 +256,7 @@ def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
     change = surrogate.normaliser.target_std
     velocity = change[layout.nv : 2 * layout.nv]
     position = change[: layout.nv] + 0.5 * layout.control_period * velocity
-    scale = jnp.concatenate([position, change[layout.nv :]])
+    scale = _positive(jnp.concatenate([position, change[layout.nv :]]))
 
     def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
         episode_key, start_key = jax.random.split(key)

@@ -69,7 +69,9 @@ def fit(
     )
     _check_lengths(calibration, settings)
     symmetry = datasets[0].meta["symmetry"]
-    layout = layout_of(plant, symmetry["translation"], symmetry["heading"])
+    layout = layout_of(
+        plant, symmetry["translation"], symmetry["heading"], tuple(symmetry.get("joints", ()))
+    )
     inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),

@@ -45,8 +45,8 @@ def score(
     Returns:
         JSON-ready numbers: `nrmse` (root mean square over channels) and `coverage` by horizon,
         `position_error` (mean error over mean distance flown, free joints only), `channels` (by
-        channel and horizon: rmse, nrmse, coverage, mean interval half width, None where it is
-        infinite), `curve` by step,
+        channel and horizon: rmse, nrmse, coverage, mean interval half width; an infinite width is
+        None, and so is the nrmse of a channel that never changes), `curve` by step,
         `windows`, `blown_up` (windows in which the open-loop prediction ceased to be finite: left
         out of the errors, counted as not covered) and `members`.
     """
@@ -77,7 +77,7 @@ def score(
             channel.name: {
                 "unit": channel.unit,
                 "rmse": [float(rmse[i, c]) for i in at],
-                "nrmse": [float(nrmse[i, c]) for i in at],
+                "nrmse": [_finite(nrmse[i, c]) for i in at],
                 "coverage": [float(inside[i, :, c].mean()) for i in at],
                 "half_width": [_finite(width[i, :, c].mean()) for i in at],
             }
@@ -95,13 +95,27 @@ def score(
 
 
 def channel_spread(surrogate: Surrogate, true: State) -> np.ndarray:
-    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided."""
+    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided, NaN for none."""
     moved = np.asarray(displacement(surrogate.layout, true[1:], true[:1]))
     position = np.sqrt(np.mean(np.square(moved), axis=1))
     rest = np.concatenate([true.qvel, true.act], axis=-1)
     rest = np.std(rest.reshape(-1, rest.shape[-1]), axis=0)
     spread = np.concatenate([position, np.broadcast_to(rest, (len(position), len(rest)))], axis=1)
-    return np.maximum(spread, 1e-9)
+    # What moves by less than the rounding of the record has no scale: NaN, which is left out.
+    rounding = 4.0 * np.finfo(np.float32).eps * _magnitude(surrogate, true)
+    return np.where(spread > np.maximum(rounding, 1e-9), spread, np.nan)
+
+
+def _magnitude(surrogate: Surrogate, true: State) -> np.ndarray:
+    """Return the largest number `[nc]` that each channel is recorded in, 1 for a rotation's."""
+    joints = surrogate.layout.joints
+    position = np.ones(surrogate.layout.nv)
+    for joint in joints:
+        i, j = joint.qpos_index, joint.qvel_index
+        moved = {"free": 3, "ball": 0}.get(joint.kind, 1)
+        position[j : j + moved] = np.abs(true.qpos[..., i : i + moved]).max(axis=(0, 1))
+    rest = np.concatenate([true.qvel, true.act], axis=-1)
+    return np.concatenate([position, np.abs(rest).max(axis=(0, 1))])
 
 
 def _persistence(surrogate: Surrogate, true: State) -> np.ndarray:
@@ -136,4 +150,4 @@ def _finite(value: float) -> float | None:
 
 
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    return float(np.sqrt(np.nanmean(np.square(values))))

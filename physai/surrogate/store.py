@@ -94,6 +94,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     }
     raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
+    raw["friction"] = tuple((i, speed) for i, speed in raw.get("friction", ()))
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
 
