@@ -21,7 +21,15 @@ from physai.state import Joint, State, difference, quaternion_from_axis_angle, q
 from physai.surrogate.calibration import conformal_quantile
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import Layout, advance, input_channels, inputs, layout_of, targets
+from physai.surrogate.features import (
+    Layout,
+    advance,
+    input_channels,
+    inputs,
+    layout_of,
+    rounding,
+    targets,
+)
 from physai.surrogate.fit import FitSettings, transitions
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, apply_member, init_ensemble
@@ -228,6 +236,23 @@ def test_an_idle_joint_is_no_input_and_friction_is_one() -> None:
     assert index == 2 and 20.39 * 0.005 / 95.1 <= speed <= 20.39 * 0.005 / 70.0
     sliding = inputs(layout, state.replace(qvel=state.qvel.at[2].set(speed)), *2 * [jnp.zeros(1)])
     assert float(sliding[names.index("carriage.rate.sliding")]) == pytest.approx(np.tanh(1.0))
+
+
+def test_rounding_of_the_record_is_that_of_float32() -> None:
+    """A wheel that turned by 1,000 rad is known to 1.2e-4 rad, an attitude to 1.2e-7."""
+    satellite = load_plant("satellite")
+    layout, task = layout_of(satellite, True, True), load_task(satellite)
+    state = task.reset(jax.random.key(0), jnp.asarray(satellite.nominal))
+    state = state.replace(qpos=state.qpos.at[7:11].set(1000.0)[None])
+    found = np.asarray(rounding(layout, state))
+    np.testing.assert_allclose(found[6:10], 1000.0 * 2.0**-23, rtol=1e-6)
+    np.testing.assert_allclose(found[3:6], 2.0**-23)
+    assert (found[:3] == 0.0).all() and (found[12:] == 0.0).all()
+    # What float32 does to a trapezoidal step of such an angle is below twice that.
+    angle = np.random.default_rng(0).uniform(900.0, 1100.0, 10_000)
+    step = angle + 0.2 * 300.0
+    residual = step.astype(np.float32).astype(float) - angle.astype(np.float32) - 0.2 * 300.0
+    assert 0.1 * found[6] < residual.std() < 2.0 * found[6]
 
 
 def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:

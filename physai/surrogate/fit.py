@@ -30,7 +30,7 @@ from physai.state import State, difference
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import Layout, inputs, targets
+from physai.surrogate.features import Layout, inputs, rounding, targets
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
 
@@ -119,11 +119,19 @@ def fit_ensemble(
         The calibrated surrogate, and by stage the mean training loss of each 250 steps.
     """
     x, y = transitions(layout, training)
-    normaliser = start.normaliser if start is not None else _normaliser(x, y)
+    normaliser = (
+        start.normaliser
+        if start is not None
+        else _normaliser(x, y, rounding(layout, training.states))
+    )
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
     data = (
         normaliser.inputs(x),
-        (y - normaliser.target_mean) / _positive(normaliser.target_std),
+        jnp.where(
+            normaliser.target_std > 0.0,
+            (y - normaliser.target_mean) / _positive(normaliser.target_std),
+            0.0,
+        ),
     )
     key = jax.random.key(seed)
     surrogate = Surrogate(
@@ -162,13 +170,17 @@ def transitions(layout: Layout, episodes: Episodes) -> tuple[jax.Array, jax.Arra
     return x, jax.jit(partial(targets, layout))(before, after)
 
 
-def _normaliser(x: jax.Array, y: jax.Array) -> Normaliser:
-    # A constant input keeps its unit scale; a constant target is predicted by its mean alone.
-    def scale(values: jax.Array, constant: float) -> jax.Array:
-        std = jnp.std(values, axis=0)
-        return jnp.where(std > 1e-7 * jnp.abs(jnp.mean(values, axis=0)) + 1e-12, std, constant)
+def _normaliser(x: jax.Array, y: jax.Array, noise: jax.Array) -> Normaliser:
+    """Scale inputs and targets by their standard deviations.
 
-    return Normaliser(jnp.mean(x, axis=0), scale(x, 1.0), jnp.mean(y, axis=0), scale(y, 0.0))
+    A constant input keeps its unit scale. A target that is constant, or little more than the
+    record's rounding `noise [nt]`, gets 0: its mean alone is predicted, as there is nothing to
+    learn, and the noise would drown what the other targets teach.
+    """
+    x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
+    constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
+    idle = y_std <= jnp.maximum(2.0 * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
+    return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
 
 
 def _positive(scale: jax.Array) -> jax.Array:
