@@ -485,6 +485,18 @@ def test_joints_whose_position_does_not_matter_are_found(name, idle):
     assert idle_joints(plant, load_task(plant)) == idle
 
 
+def test_a_joint_without_a_name_may_be_idle_too(tmp_path):
+    """A flywheel on a fixed vertical axle, beside a pendulum that gravity turns back."""
+    model = tmp_path / "wheel.xml"
+    model.write_text(
+        "<mujoco><worldbody><body><joint axis='0 0 1'/><geom size='0.1'/></body>"
+        "<body pos='2 0 0'><joint axis='0 1 0'/><geom size='0.1' pos='0 0 -1'/></body>"
+        "</worldbody></mujoco>"
+    )
+    plant = load_plant(model)
+    assert idle_joints(plant, load_task(plant)) == (plant.joints[0].name,)
+
+
 # --- collecting
 
 

@@ -124,12 +124,14 @@ def idle_joints(plant: Plant, task: Task, seed: int = 0) -> tuple[str, ...]:
     Each is moved alone for a control period, then all that passed together for ten.
     """
     model = plant.model
+    # By address, not by name: a bare MJCF may leave its joints unnamed.
+    index = {int(address): i for i, address in enumerate(model.jnt_qposadr)}
     candidates = [
         joint
         for joint in plant.joints
         if joint.kind in ("hinge", "slide")
-        and not model.joint(joint.name).limited[0]
-        and not model.joint(joint.name).stiffness[0]
+        and not model.jnt_limited[index[joint.qpos_index]]
+        and not model.jnt_stiffness[index[joint.qpos_index]]
     ]
     rng = np.random.default_rng([seed, 1])
     found = [j for j in candidates if _idle(plant, task, [j], 1, seed, rng)]
