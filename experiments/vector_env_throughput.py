@@ -160,7 +160,7 @@ def environments(settings: Settings, plant: Plant, batch: int) -> list[tuple[str
             more = {"context": "spawn"} if mode == "async" else {}
             env = gymnasium.make_vec(peer, count, vectorization_mode=mode, vector_kwargs=more)
             found.append((f"gymnasium {mode}", env))
-    random = untrained(plant, Symmetry(False, False, None, None))
+    random = untrained(plant, Symmetry())
     found.append(("learned", PlantVectorEnv(plant, batch, random, device_arrays=True)))
     return found
 

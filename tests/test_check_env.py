@@ -30,7 +30,7 @@ def model_of(name: str, dynamics: str):
     """Return None for the true simulator, else a surrogate with random weights."""
     if dynamics == "true":
         return None
-    return untrained(load_plant(name), Symmetry(False, False, None, None))
+    return untrained(load_plant(name), Symmetry())
 
 
 @pytest.mark.parametrize("dynamics", ["true", "learned"])

@@ -24,6 +24,7 @@ from physai.env.single import PlantEnv
 from physai.errors import InputError
 from physai.plant import Plant, load_plant
 from physai.rollout.engine import TruePlant
+from physai.rollout.symmetry import Symmetry
 from physai.state import Array, State, plus, rotate
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import input_channels, layout_of
@@ -63,7 +64,7 @@ def point_mass(gravity: float = 9.81) -> PointMass:
 
 def untrained_surrogate(plant: Plant) -> Surrogate:
     """A real Surrogate with random weights and small steps; its predictions do not matter here."""
-    layout = layout_of(plant, translation_invariant=True, heading_invariant=True)
+    layout = layout_of(plant, Symmetry("xyz", heading=True))
     ni, nt = len(input_channels(layout, plant)), layout.nt
     architecture = Architecture(inputs=ni, outputs=nt, width=8, depth=1)
     return Surrogate(

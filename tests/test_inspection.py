@@ -57,7 +57,7 @@ def test_a_step_beyond_the_limit_of_stability_is_told(tmp_path: Path) -> None:
 def test_advice_follows_from_the_numbers() -> None:
     speed = [{"model": "mujoco", "steps_per_second": 1e5, "ratio": 1.0}]
     slow = [*speed, {"model": "surrogate", "steps_per_second": 5e4, "ratio": 0.5}]
-    found = Inspection({}, 0.02, 0.005, 0.0, (0.001, 0.1), Symmetry(False, False, None, None), slow)
+    found = Inspection({}, 0.02, 0.005, 0.0, (0.001, 0.1), Symmetry(), slow)
     (only,) = found.advice()
     assert "0.5 times" in only and "gradients, not for speed" in only
     fast = [*speed, {"model": "surrogate", "steps_per_second": 5e6, "ratio": 50.0}]

@@ -24,6 +24,7 @@ from physai.learn.value_gradient import (
     value,
 )
 from physai.plant import Plant, load_plant
+from physai.rollout.symmetry import Symmetry
 from physai.state import rotation_matrix
 from physai.surrogate.calibration import Calibration
 from physai.surrogate.domain import Domain
@@ -49,7 +50,7 @@ def task(plant: Plant) -> Task:
 @pytest.fixture(scope="module")
 def surrogate(plant: Plant) -> Surrogate:
     """An untrained ensemble: a smooth model, which is all that the mechanics of learning need."""
-    layout = layout_of(plant, True, True)
+    layout = layout_of(plant, Symmetry("xyz", heading=True))
     ni, nt = 24, layout.nt
     architecture = Architecture(ni, nt, 16, 1)
     return Surrogate(

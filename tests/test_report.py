@@ -26,6 +26,7 @@ from physai.report import film, series, summary, tables, text
 from physai.report.assemble import ReportParts, write_report
 from physai.report.bench import bench
 from physai.report.html import script_json
+from physai.rollout.symmetry import Symmetry
 from physai.state import State
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import input_channels, layout_of
@@ -114,7 +115,7 @@ def speeds(ratio: float) -> list[dict]:
 @pytest.fixture(scope="module")
 def untrained() -> Surrogate:
     """A surrogate with random weights: fast to make, and as fast as a fitted one."""
-    layout = layout_of(PLANT, translation_invariant=True, heading_invariant=True)
+    layout = layout_of(PLANT, Symmetry("xyz", heading=True))
     ni, nt = len(input_channels(layout, PLANT)), layout.nt
     architecture = Architecture(ni, nt, 8, 1)
     return Surrogate(

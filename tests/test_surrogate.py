@@ -17,6 +17,7 @@ from physai.errors import InputError
 from physai.plant import Plant, load_plant
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
+from physai.rollout.symmetry import Symmetry
 from physai.state import Joint, State, difference, quaternion_from_axis_angle, quaternion_multiply
 from physai.surrogate.calibration import conformal_quantile
 from physai.surrogate.checkpoint import Checkpoints
@@ -84,7 +85,8 @@ def random_layout(translation: bool = True, heading: bool = True) -> Layout:
         nw=4,
         nd=1,
         control_period=0.02,
-        translation_invariant=translation,
+        advance_weight=0.6,
+        position_axes="" if translation else "xyz",
         heading_invariant=heading,
         vectors=((1, 2, 3),),
         design_low=(1.0,),
@@ -155,15 +157,15 @@ def test_inputs_see_position_where_translation_matters(plant: Plant) -> None:
     rng = np.random.default_rng(2)
     state = random_state(rng)
     moved = state.replace(qpos=state.qpos + np.eye(13, dtype=np.float32)[0])
-    for invariant in (True, False):
-        layout = random_layout(translation=invariant)
+    for axes, invariant in (("", True), ("xyz", False), ("z", True), ("x", False)):
+        layout = replace(random_layout(), position_axes=axes)
         see = partial(inputs, layout, action=np.zeros((32, 2)), disturbance=np.zeros((32, 4)))
         assert np.allclose(see(state), see(moved)) == invariant
 
 
 def test_input_channels_name_every_input(plant: Plant) -> None:
-    for flags in ((True, True), (False, False)):
-        layout = layout_of(plant, *flags)
+    for symmetry in (Symmetry("xyz", heading=True), Symmetry("xy"), Symmetry()):
+        layout = layout_of(plant, symmetry)
         state = jax.tree.map(lambda x: np.asarray(x)[None], _zero_state(plant))
         x = inputs(layout, state, np.zeros((1, plant.nu)), np.zeros((1, plant.nw)))
         names = [c.name for c in input_channels(layout, plant)]
@@ -222,7 +224,7 @@ def test_domain_score_is_one_at_the_edge_and_flags_ranges() -> None:
 
 def test_an_idle_joint_is_no_input_and_friction_is_one() -> None:
     stage = load_plant("wafer_stage")
-    plain, layout = (layout_of(stage, False, False, idle) for idle in ((), ("carriage",)))
+    plain, layout = (layout_of(stage, Symmetry(joints=idle)) for idle in ((), ("carriage",)))
     names = [c.name for c in input_channels(layout, stage)]
     assert "carriage.position" not in names and "carriage.rate.sliding" in names
     task = load_task(stage)
@@ -241,18 +243,25 @@ def test_an_idle_joint_is_no_input_and_friction_is_one() -> None:
 def test_rounding_of_the_record_is_that_of_float32() -> None:
     """A wheel that turned by 1,000 rad is known to 1.2e-4 rad, an attitude to 1.2e-7."""
     satellite = load_plant("satellite")
-    layout, task = layout_of(satellite, True, True), load_task(satellite)
+    layout, task = layout_of(satellite, Symmetry("xyz", heading=True)), load_task(satellite)
     state = task.reset(jax.random.key(0), jnp.asarray(satellite.nominal))
     state = state.replace(qpos=state.qpos.at[7:11].set(1000.0)[None])
     found = np.asarray(rounding(layout, state))
     np.testing.assert_allclose(found[6:10], 1000.0 * 2.0**-23, rtol=1e-6)
     np.testing.assert_allclose(found[3:6], 2.0**-23)
     assert (found[:3] == 0.0).all() and (found[12:] == 0.0).all()
-    # What float32 does to a trapezoidal step of such an angle is below twice that.
+    # What float32 does to a step of such an angle is below twice that.
     angle = np.random.default_rng(0).uniform(900.0, 1100.0, 10_000)
     step = angle + 0.2 * 300.0
     residual = step.astype(np.float32).astype(float) - angle.astype(np.float32) - 0.2 * 300.0
     assert 0.1 * found[6] < residual.std() < 2.0 * found[6]
+
+
+def test_rounding_of_every_joint_kind_is_told() -> None:
+    """A rotation's is that of 1; a position's follows its size."""
+    found = np.asarray(rounding(random_layout(), random_state(np.random.default_rng(0))))
+    np.testing.assert_allclose(found[3:9], 2.0**-23)
+    assert (found[[0, 1, 2, 9, 10]] > 0.5 * 2.0**-23).all() and found.max() < 2.0**-21
 
 
 def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:

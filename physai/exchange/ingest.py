@@ -39,7 +39,6 @@ from physai.task import Task
 
 TABLES = (".csv", ".parquet")
 _SHOWN = 12  # suspicions in an error
-NO_SYMMETRY = Symmetry(False, False, None, None)
 
 
 class Imported(NamedTuple):
@@ -114,7 +113,7 @@ def import_logs(
         "suspicions": read.suspicions,
         "notes": [*read.notes, *_advice(splits)],
     }
-    symmetry = find_symmetries(plant, task, seed) if settings.symmetry else NO_SYMMETRY
+    symmetry = find_symmetries(plant, task, seed) if settings.symmetry else Symmetry()
     dataset = write_recorded(
         folder,
         plant,

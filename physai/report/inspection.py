@@ -174,7 +174,7 @@ def _apart(plant: Plant, start: State, a: State, b: State) -> np.ndarray:
 def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
     """Return a surrogate of default size with random weights: as fast as a fitted one."""
     settings = FitSettings()
-    layout = layout_of(plant, symmetry.translation, symmetry.heading, symmetry.joints)
+    layout = layout_of(plant, symmetry)
     ni, nt = len(input_channels(layout, plant)), layout.nt
     architecture = Architecture(ni, nt, settings.width, settings.depth)
     noise = np.random.default_rng(0).standard_normal((2, 4 * ni + 16, ni)).astype(np.float32)
@@ -201,10 +201,14 @@ def table_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     for error, when in zip(errors, ("one control period", "1 s"), strict=True):
         value = "most flights diverge" if error is None else f"{100 * error:.2g}% of the motion"
         rows.append((f"change by half the time step, after {when}", value))
-    for name, label in (("translation", "position"), ("heading", "heading")):
-        error = found["symmetry"][f"{name}_error"]
-        holds = "does not matter" if found["symmetry"][name] else "matters"
-        rows.append((f"where it is: {label}", "no free joint" if error is None else holds))
+    symmetry = found["symmetry"]
+    if symmetry["errors"]:
+        position = [axis for axis in "xyz" if axis not in symmetry["translation"]]
+        heading = "does not matter" if symmetry["heading"] else "matters"
+        rows.append(("free joints: position matters along", ", ".join(position) or "no axis"))
+        rows.append(("free joints: heading", heading))
+    if symmetry["joints"]:
+        rows.append(("joints whose position does not matter", ", ".join(symmetry["joints"])))
     for row in found["speed"]:
         rows.append((f"{row['description']}, control steps/s", f"{row['steps_per_second']:,.0f}"))
     return rows

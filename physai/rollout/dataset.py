@@ -77,7 +77,9 @@ class Dataset:
     @property
     def symmetry(self) -> Symmetry:
         """Which symmetries the plant was found to have."""
-        return Symmetry(**self.meta["symmetry"])
+        stored = self.meta["symmetry"]
+        names = {key: tuple(stored[key]) for key in ("joints", "turns")}
+        return Symmetry(**{**stored, **names})
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

@@ -38,7 +38,7 @@ from physai.task import Task
 
 Split = Literal["train", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
-FORMAT = "physai.dataset/1"
+FORMAT = "physai.dataset/2"
 MOMENTS = ("qpos", "qvel", "act")
 PERIODS = ("action", "disturbance")
 CONSTANTS = ("command", "design", "start_time")

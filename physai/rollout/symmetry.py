@@ -1,22 +1,25 @@
 """Which symmetries a plant has, found by flying it and not by assuming them.
 
-A plant is invariant under a motion g of its free joints when flying and moving commute,
+A plant is invariant under a motion g of its joints when flying and moving commute,
 
     f(g x, u, g w) = g f(x, u, w)
 
-for a shift of the position, and for a turn about the vertical through the position, which also
-turns velocities and the disturbances that form a world-frame vector. Each free joint is moved on
-its own, since a surrogate that uses the invariance leaves out each one's position and heading.
-A floor, a spring to the world or a wind breaks one or both, and shows.
+Tried are, for every free joint: a shift along each world axis, and a turn about the vertical
+through its position, which also turns velocities and the disturbances that form a world-frame
+vector; for every hinge and slide without limits and springs: a shift, as of a spinning wheel's
+angle or of a walker's way along its track; and for every such hinge: whole turns, as of a pendulum.
+Each joint is moved on its own, since a surrogate that uses the invariance leaves each one's
+position out. A floor breaks the vertical shift alone, a spring to the world or a wind more, and
+both show.
 
-Likewise for single joints: the dynamics of a spinning wheel, or of a walker along its track, do not
-depend on how far it has turned or gone.
+The motions are tried at states that random flights come through, one control period at a time:
+over longer times a machine in contact doubles rounding errors until nothing commutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import jax
 import mujoco
@@ -33,34 +36,34 @@ TOLERANCE = 1e-6
 FLIGHTS = 64
 DESIGNS = 8
 FLIGHT_TIME = 1.0  # s
+STATES = 6  # of each flight, from which the motions are tried
 SHIFT = 10.0  # m, and rad of a single joint
-IDLE_FLIGHTS = 16
-IDLE_PERIODS = 10
 
-_Move = Callable[[State], State]
+_Move = Callable[[State, State], State]  # of a state, on a flight that began at another
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """What the numeric test found. Errors are relative to the motion; None without a free joint.
+    """What the numeric test found; by default that nothing may be relied on.
 
     Attributes:
-        translation: the dynamics do not depend on the free joints' positions.
-        heading: nor on their headings, when world-frame disturbances turn along.
-        translation_error: largest relative disagreement of the shifted flights.
-        heading_error: likewise of the turned flights.
+        translation: the world axes, of "xyz", along which the free joints' positions do not matter.
+        heading: nor do their headings, when world-frame disturbances turn along.
         joints: names of the hinges and slides whose position the dynamics do not depend on.
+        turns: names of the hinges of which whole turns change nothing, without those of `joints`.
+        errors: by what was moved ("x", "y", "z", "heading"), the largest disagreement relative to
+            the motion; empty without a free joint.
     """
 
-    translation: bool
-    heading: bool
-    translation_error: float | None
-    heading_error: float | None
+    translation: str = ""
+    heading: bool = False
     joints: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
-    """Fly random episodes, shifted and turned, and compare after a control period and after 1 s.
+    """Fly random episodes for 1 s; move states on their way, and compare after a control period.
 
     Args:
         plant: the true plant.
@@ -70,109 +73,102 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
     Returns:
         What holds to 1e-6 of the motion; nothing does where more than half of the flights diverge.
     """
-    joints, idle = [j for j in plant.joints if j.kind == "free"], idle_joints(plant, task, seed)
-    if not joints:
-        return Symmetry(False, False, None, None, idle)
-    rng = np.random.default_rng([seed, 0])
-    low, high = (np.array([getattr(v, end) for v in plant.design]) for end in ("low", "high"))
-    designs = np.resize(low + (high - low) * rng.random((DESIGNS, len(low))), (FLIGHTS, len(low)))
-    start = _starts(plant, task, designs, seed)
-    steps = max(1, round(FLIGHT_TIME / plant.control_period))
-    shaking = shake(plant, task, Excitation(), rng, FLIGHTS, steps, controlled=False)
-    actions = clip_actions(plant, shaking.mean + shaking.noise)
-    disturbances = _disturbances(plant, rng, steps)
-    shifts = rng.uniform(-SHIFT, SHIFT, (len(joints), FLIGHTS, 3))
-    angles = rng.uniform(-np.pi, np.pi, (len(joints), FLIGHTS))
+    trial = _Trial(plant, task, seed)
+    free, single = [j for j in plant.joints if j.kind == "free"], _candidates(plant)
+    shifts = trial.rng.uniform(-SHIFT, SHIFT, (len(plant.joints), FLIGHTS))
+    angles = trial.rng.uniform(-np.pi, np.pi, (len(free), FLIGHTS))
+    errors: dict[str, float] = {}
+    for axis, name in enumerate("xyz" if free else ""):
+        indices = [joint.qpos_index + axis for joint in free]
+        errors[name] = trial.disagreement(_shift(indices, shifts))
+    if free:
+        turned = _turned_vectors(plant, trial.disturbances, angles[0])
+        errors["heading"] = trial.disagreement(
+            lambda state, start: _turned(free, state, start, angles), turned
+        )
 
-    def shift(state: State) -> State:
-        return _shifted(joints, state, shifts)
+    def kept(joints: list[Joint], shifts: np.ndarray) -> list[Joint]:
+        """Return those whose shift changes nothing, none if all of theirs together do."""
 
-    def turn(state: State) -> State:
-        return _turned(joints, state, start, angles)
+        def holds(joints: list[Joint]) -> bool:
+            move = _shift([joint.qpos_index for joint in joints], shifts)
+            return trial.disagreement(move) < TOLERANCE
 
-    turned_disturbances = _turned_vectors(plant, disturbances, angles[0])
-    kept, valid = _fly(
-        plant,
-        np.concatenate([designs] * 3),
-        jax.tree.map(lambda *x: np.concatenate(x), start, shift(start), turn(start)),
-        np.concatenate([actions] * 3),
-        np.concatenate([disturbances, disturbances, turned_disturbances]),
-    )
-    plain, shifted, turned = (slice(i * FLIGHTS, (i + 1) * FLIGHTS) for i in range(3))
+        found = [joint for joint in joints if holds([joint])]
+        return found if not found or holds(found) else []
 
-    def disagreement(moved: slice, move: _Move) -> float:
-        both = valid[plain] & valid[moved]
-        if np.mean(both) < 0.5:
-            return 1.0
-        pairs = [(state[plain], state[moved]) for state in kept]
-        return max(_disagreement(plant, start, a, b, move, both) for a, b in pairs)
-
-    translation_error = disagreement(shifted, shift)
-    heading_error = disagreement(turned, turn)
+    idle = kept(single, shifts)
+    turning = [joint for joint in single if joint.kind == "hinge" and joint not in idle]
+    whole_turns = 2.0 * np.pi * trial.rng.integers(1, 3, shifts.shape)
     return Symmetry(
-        translation=translation_error < TOLERANCE,
-        heading=heading_error < TOLERANCE,
-        translation_error=translation_error,
-        heading_error=heading_error,
-        joints=idle,
+        translation="".join(axis for axis in "xyz" if errors.get(axis, 1.0) < TOLERANCE),
+        heading=errors.get("heading", 1.0) < TOLERANCE,
+        joints=tuple(joint.name for joint in idle),
+        turns=tuple(joint.name for joint in kept(turning, whole_turns)),
+        errors=errors,
     )
 
 
-def idle_joints(plant: Plant, task: Task, seed: int = 0) -> tuple[str, ...]:
-    """Return the names of hinges and slides whose position the dynamics do not depend on.
-
-    Each is moved alone for a control period, then all that passed together for ten.
-    """
+def _candidates(plant: Plant) -> list[Joint]:
+    """Return the hinges and slides without limits and springs."""
     model = plant.model
     # By address, not by name: a bare MJCF may leave its joints unnamed.
     index = {int(address): i for i, address in enumerate(model.jnt_qposadr)}
-    candidates = [
+    return [
         joint
         for joint in plant.joints
         if joint.kind in ("hinge", "slide")
         and not model.jnt_limited[index[joint.qpos_index]]
         and not model.jnt_stiffness[index[joint.qpos_index]]
     ]
-    rng = np.random.default_rng([seed, 1])
-    found = [j for j in candidates if _idle(plant, task, [j], 1, seed, rng)]
-    if found and not _idle(plant, task, found, IDLE_PERIODS, seed, rng):
-        return ()
-    return tuple(joint.name for joint in found)
 
 
-def _idle(
-    plant: Plant,
-    task: Task,
-    joints: list[Joint],
-    steps: int,
-    seed: int,
-    rng: np.random.Generator,
-) -> bool:
-    start = _starts(plant, task, np.tile(plant.nominal, (IDLE_FLIGHTS, 1)), seed)
-    shaking = shake(plant, task, Excitation(), rng, IDLE_FLIGHTS, steps, controlled=False)
-    actions = clip_actions(plant, shaking.mean + shaking.noise)
-    disturbances = _disturbances(plant, rng, steps)[:IDLE_FLIGHTS]
-    shifts = rng.uniform(-SHIFT, SHIFT, (len(joints), IDLE_FLIGHTS))
+class _Trial:
+    """Random flights, and what moving their states does."""
 
-    def move(state: State) -> State:
-        qpos = state.qpos.copy()
-        for joint, shift in zip(joints, shifts, strict=True):
-            qpos[:, joint.qpos_index] += shift
-        return state.replace(qpos=qpos)
+    def __init__(self, plant: Plant, task: Task, seed: int) -> None:
+        self.plant, self.rng = plant, np.random.default_rng([seed, 0])
+        low, high = (np.array([getattr(v, end) for v in plant.design]) for end in ("low", "high"))
+        designs = low + (high - low) * self.rng.random((DESIGNS, len(low)))
+        designs = np.resize(designs, (FLIGHTS, len(low)))
+        steps = max(1, round(FLIGHT_TIME / plant.control_period))
+        shaking = shake(plant, task, Excitation(), self.rng, FLIGHTS, steps, controlled=False)
+        self.actions = clip_actions(plant, shaking.mean + shaking.noise)
+        self.disturbances = _disturbances(plant, self.rng, steps)
+        self.instants = np.unique(np.linspace(0, steps - 1, STATES).astype(int))
+        self._fly(TruePlant(plant, FLIGHTS, designs), _starts(plant, task, designs, seed))
+        self._pairs = TruePlant(plant, 2 * FLIGHTS, np.concatenate([designs] * 2))
 
-    kept, valid = _fly(
-        plant,
-        np.tile(plant.nominal, (2 * IDLE_FLIGHTS, 1)),
-        jax.tree.map(lambda *x: np.concatenate(x), start, move(start)),
-        np.concatenate([actions] * 2),
-        np.concatenate([disturbances] * 2),
-    )
-    both = valid[:IDLE_FLIGHTS] & valid[IDLE_FLIGHTS:]
-    if np.mean(both) < 0.5:
-        return False
-    end = kept[-1]
-    error = _disagreement(plant, start, end[:IDLE_FLIGHTS], end[IDLE_FLIGHTS:], move, both)
-    return error < TOLERANCE
+    def _fly(self, simulator: TruePlant, state: State) -> None:
+        self.states, self.valid = [], []
+        for k in range(self.instants[-1] + 1):
+            if k in self.instants:
+                self.states.append(state)
+                self.valid.append(simulator.valid.copy())
+            state = simulator.step(state, self.actions[:, k], self.disturbances[:, k])
+
+    def disagreement(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> float:
+        """Return the largest error over all states and flights, relative to the motion.
+
+        It is 1 where most flights diverge, and at the first states that disagree.
+        """
+        moved_by = self.disturbances if moved_disturbances is None else moved_disturbances
+        worst = 0.0
+        for k, start, valid in zip(self.instants, self.states, self.valid, strict=True):
+            both = jax.tree.map(lambda *x: np.concatenate(x), start, move(start, start))
+            end = self._pairs.step(
+                both,
+                np.concatenate([self.actions[:, k]] * 2),
+                np.concatenate([self.disturbances[:, k], moved_by[:, k]]),
+            )
+            kept = valid & self._pairs.valid[:FLIGHTS] & self._pairs.valid[FLIGHTS:]
+            if np.mean(kept) < 0.5:
+                return 1.0
+            error = _disagreement(self.plant, start, end[:FLIGHTS], end[FLIGHTS:], move, kept)
+            worst = max(worst, error)
+            if worst > TOLERANCE:
+                break
+        return worst
 
 
 def _starts(plant: Plant, task: Task, designs: np.ndarray, seed: int) -> State:
@@ -190,25 +186,12 @@ def _disturbances(plant: Plant, rng: np.random.Generator, steps: int) -> np.ndar
     return 0.5 * (low + high) + (high - low) * spread
 
 
-def _fly(
-    plant: Plant, designs: np.ndarray, start: State, actions: np.ndarray, disturbances: np.ndarray
-) -> tuple[list[State], np.ndarray]:
-    """Return the states after the first and after the last period, and which flights are valid."""
-    simulator = TruePlant(plant, len(designs), designs)
-    state, kept = start, []
-    for k in range(actions.shape[1]):
-        state = simulator.step(state, actions[:, k], disturbances[:, k])
-        if k in (0, actions.shape[1] - 1):
-            kept.append(state)
-    return kept, simulator.valid
-
-
 def _disagreement(
     plant: Plant, start: State, plain: State, moved: State, move: _Move, valid: np.ndarray
 ) -> float:
     """Return the largest error relative to the motion of its flight, 1 at most."""
     worst = 0.0
-    errors, motions = _blocks(plant, moved, move(plain)), _blocks(plant, plain, start)
+    errors, motions = _blocks(plant, moved, move(plain, start)), _blocks(plant, plain, start)
     for error, motion in zip(errors, motions, strict=True):
         scale = np.abs(motion[valid]).max(1, initial=0.0)
         scale = np.maximum(scale, 1e-3 * scale.max() + 1e-12)
@@ -224,11 +207,16 @@ def _blocks(plant: Plant, to: State, start: State) -> tuple[np.ndarray, np.ndarr
     return position, to.qvel - start.qvel, to.act - start.act
 
 
-def _shifted(joints: list[Joint], state: State, shifts: np.ndarray) -> State:
-    qpos = state.qpos.copy()
-    for joint, shift in zip(joints, shifts, strict=True):
-        qpos[:, joint.qpos_index : joint.qpos_index + 3] += shift
-    return state.replace(qpos=qpos)
+def _shift(indices: list[int], shifts: np.ndarray) -> _Move:
+    """Return the move that shifts `qpos[:, index]`, each index by a row of `shifts`."""
+
+    def move(state: State, _: State) -> State:
+        qpos = state.qpos.copy()
+        for index, shift in zip(indices, shifts, strict=False):
+            qpos[:, index] += shift
+        return state.replace(qpos=qpos)
+
+    return move
 
 
 def _turned(joints: list[Joint], state: State, start: State, angles: np.ndarray) -> State:

@@ -1,13 +1,14 @@
 """What a surrogate sees and predicts: body-frame inputs, tangent-space targets.
 
 For one control period h the network predicts, per degree of freedom, the change of velocity and the
-residual of a trapezoidal position update, both in the body frame of a free joint,
+residual of the simulator's own position update, both in the body frame of a free joint,
 
-    dv = R^T (v' - v),      dq = R^T (q' (-) q) - h (u + u') / 2,     u = R^T v,  u' = R^T v'
+    dv = R^T (v' - v),      dq = R^T (q' (-) q) - h (u + c dv),      u = R^T v
 
 and the change of every activation. R is the attitude at the start of the period for a free joint's
-translation and the identity for all other degrees of freedom. Positions therefore follow from
-predicted velocities, and a small learned correction.
+translation and the identity for all other degrees of freedom. Under constant acceleration n steps
+of a semi-implicit integrator give c = (n + 1) / 2n, and Runge and Kutta's give 1/2; then dq is 0.
+Positions therefore follow from predicted velocities, and a small learned correction.
 
 Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
 """
@@ -18,9 +19,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from physai.plant import Channel, Plant
+from physai.rollout.symmetry import Symmetry
 from physai.state import (
     POSITION_WIDTH,
     VELOCITY_WIDTH,
@@ -43,11 +46,13 @@ class Layout:
         nq, nv, na: sizes of position, velocity, activation.
         nu, nw, nd: sizes of action, disturbance, design.
         control_period: seconds.
-        translation_invariant: the position of a free joint is left out of the inputs.
-        heading_invariant: so is its heading.
+        advance_weight: share c of a change of velocity that moves the position within the period.
+        position_axes: the world axes, of "xyz", along which a free joint's position is an input.
+        heading_invariant: its heading is left out of the inputs.
         vectors: triples of disturbance indices that form world-frame vectors.
         design_low, design_high: bounds of the design variables, for scaling.
         idle: indices into qpos of hinges and slides whose position is left out of the inputs.
+        turns: indices into qpos of hinges of which only sine and cosine are inputs.
         friction: of each degree of freedom with dry friction, its index into qvel and the speed
             that friction takes away in a control period; the inputs hold tanh(v / speed).
     """
@@ -60,12 +65,14 @@ class Layout:
     nw: int
     nd: int
     control_period: float
-    translation_invariant: bool
+    advance_weight: float
+    position_axes: str
     heading_invariant: bool
     vectors: tuple[tuple[int, int, int], ...]
     design_low: tuple[float, ...]
     design_high: tuple[float, ...]
     idle: tuple[int, ...] = ()
+    turns: tuple[int, ...] = ()
     friction: tuple[tuple[int, float], ...] = ()
 
     @property
@@ -74,12 +81,7 @@ class Layout:
         return 2 * self.nv + self.na
 
 
-def layout_of(
-    plant: Plant,
-    translation_invariant: bool,
-    heading_invariant: bool,
-    idle: tuple[str, ...] = (),
-) -> Layout:
+def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
     """Return the layout of a plant, given what the numeric symmetry tests found."""
     model = plant.model
     dry = np.asarray(model.dof_frictionloss)
@@ -93,12 +95,14 @@ def layout_of(
         nw=plant.nw,
         nd=len(plant.design),
         control_period=plant.control_period,
-        translation_invariant=translation_invariant,
-        heading_invariant=heading_invariant,
+        advance_weight=_advance_weight(plant),
+        position_axes="".join(axis for axis in "xyz" if axis not in symmetry.translation),
+        heading_invariant=symmetry.heading,
         vectors=_vectors(plant),
         design_low=tuple(v.low for v in plant.design),
         design_high=tuple(v.high for v in plant.design),
-        idle=tuple(j.qpos_index for j in plant.joints if j.name in idle),
+        idle=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.joints),
+        turns=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.turns),
         friction=tuple((int(i), float(speeds[i])) for i in np.flatnonzero(dry > 0.0)),
     )
 
@@ -108,8 +112,7 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
     names: list[tuple[str, str]] = []
     for joint in layout.joints:
         if joint.kind == "free":
-            if not layout.translation_invariant:
-                names += [(f"{joint.name}.{a}", "m") for a in "xyz"]
+            names += [(f"{joint.name}.{axis}", "m") for axis in layout.position_axes]
             names += [(f"{joint.name}.up_{a}", "1") for a in "xyz"]
             if not layout.heading_invariant:
                 names += [(f"{joint.name}.north_{a}", "1") for a in "xyz"]
@@ -122,7 +125,9 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
             names += [(f"{joint.name}.rate", "rad/s" if joint.kind == "hinge" else "m/s")]
         elif joint.kind == "hinge":
             names += [(f"{joint.name}.cos", "1"), (f"{joint.name}.sin", "1")]
-            names += [(f"{joint.name}.position", "rad"), (f"{joint.name}.rate", "rad/s")]
+            if joint.qpos_index not in layout.turns:
+                names += [(f"{joint.name}.position", "rad")]
+            names += [(f"{joint.name}.rate", "rad/s")]
         else:
             names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
     rates = plant.state_channels[layout.nv : 2 * layout.nv]
@@ -143,8 +148,7 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
         if joint.kind == "free":
             attitude = q[..., 3:]
             body = attitude if body is None else body
-            if not layout.translation_invariant:
-                parts.append(q[..., :3])
+            parts += [q[..., i : i + 1] for i, a in enumerate("xyz") if a in layout.position_axes]
             axes = (
                 ((0.0, 0.0, 1.0),)
                 if layout.heading_invariant
@@ -159,7 +163,8 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
         elif joint.qpos_index in layout.idle:
             parts += [v]
         elif joint.kind == "hinge":
-            parts += [jnp.cos(q), jnp.sin(q), q, v]
+            parts += [jnp.cos(q), jnp.sin(q)]
+            parts += [v] if joint.qpos_index in layout.turns else [q, v]
         else:
             parts += [q, v]
     parts += [jnp.tanh(state.qvel[..., i : i + 1] / speed) for i, speed in layout.friction]
@@ -174,8 +179,9 @@ def targets(layout: Layout, state: State, after: State) -> jax.Array:
     velocity = _to_body(layout, state.qpos, state.qvel)
     next_velocity = _to_body(layout, state.qpos, after.qvel)
     moved = _to_body(layout, state.qpos, minus(layout.joints, after.qpos, state.qpos))
-    residual = moved - 0.5 * layout.control_period * (velocity + next_velocity)
-    return jnp.concatenate([residual, next_velocity - velocity, after.act - state.act], axis=-1)
+    change = next_velocity - velocity
+    residual = moved - layout.control_period * (velocity + layout.advance_weight * change)
+    return jnp.concatenate([residual, change, after.act - state.act], axis=-1)
 
 
 def rounding(layout: Layout, states: State) -> jax.Array:
@@ -186,8 +192,10 @@ def rounding(layout: Layout, states: State) -> jax.Array:
     """
     position = jnp.ones(layout.nv)
     for joint in layout.joints:
+        if joint.kind == "ball":
+            continue
         i, j = joint.qpos_index, joint.qvel_index
-        width = {"free": 3, "ball": 0}.get(joint.kind, 1)
+        width = 3 if joint.kind == "free" else 1
         moved = jnp.asarray(states.qpos)[..., i : i + width].reshape(-1, width)
         position = position.at[j : j + width].set(jnp.sqrt(jnp.mean(jnp.square(moved), axis=0)))
     position = position * jnp.finfo(jnp.float32).eps
@@ -198,14 +206,19 @@ def advance(layout: Layout, state: State, predicted: Array) -> State:
     """Return the next state from predicted targets `[..., 2 nv + na]`; the inverse of `targets`."""
     residual, change, lag = jnp.split(predicted, [layout.nv, 2 * layout.nv], axis=-1)
     velocity = _to_body(layout, state.qpos, state.qvel)
-    next_velocity = velocity + change
-    moved = residual + 0.5 * layout.control_period * (velocity + next_velocity)
+    moved = residual + layout.control_period * (velocity + layout.advance_weight * change)
     return state.replace(
         qpos=plus(layout.joints, state.qpos, _to_world(layout, state.qpos, moved)),
-        qvel=_to_world(layout, state.qpos, next_velocity),
+        qvel=_to_world(layout, state.qpos, velocity + change),
         act=state.act + lag,
         time=state.time + layout.control_period,
     )
+
+
+def _advance_weight(plant: Plant) -> float:
+    if plant.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
+        return 0.5
+    return (plant.substeps + 1) / (2 * plant.substeps)
 
 
 def _vectors(plant: Plant) -> tuple[tuple[int, int, int], ...]:

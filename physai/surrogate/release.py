@@ -68,10 +68,7 @@ def fit(
         for split in ("train", "calibration")
     )
     _check_lengths(calibration, settings)
-    symmetry = datasets[0].meta["symmetry"]
-    layout = layout_of(
-        plant, symmetry["translation"], symmetry["heading"], tuple(symmetry.get("joints", ()))
-    )
+    layout = layout_of(plant, datasets[0].symmetry)
     inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),
@@ -91,7 +88,9 @@ def fit(
     )
     with atomic_folder(folder) as temporary:
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
-        save_surrogate(temporary, surrogate, plant, {"data": counts, "symmetry": symmetry})
+        save_surrogate(
+            temporary, surrogate, plant, {"data": counts, "symmetry": datasets[0].meta["symmetry"]}
+        )
         atomic_write(temporary / CURVE, _curve(losses))
         write_manifest(temporary, "surrogate", inputs, settings, seed)
     checkpoints.remove()
