@@ -215,6 +215,14 @@ def advance(layout: Layout, state: State, predicted: Array) -> State:
     )
 
 
+def velocity_target(layout: Layout, qpos: Array, change: Array) -> jax.Array:
+    """Return a change of qvel `[..., nv]` as a target `[..., 2 nv + na]`, 0 for the others."""
+    change = _to_body(layout, qpos, change)
+    lead = change.shape[:-1]
+    zeros = jnp.zeros((*lead, layout.nv)), jnp.zeros((*lead, layout.na))
+    return jnp.concatenate([zeros[0], change, zeros[1]], axis=-1)
+
+
 def _advance_weight(plant: Plant) -> float:
     if plant.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
         return 0.5

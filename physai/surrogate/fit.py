@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from optax.contrib import muon
 
+from physai.plant import Plant
 from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
 from physai.settings import check_number, check_whole
@@ -30,10 +31,13 @@ from physai.state import State, difference
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import Layout, inputs, rounding, targets
+from physai.surrogate.features import Layout, inputs, rounding, targets, velocity_target
+from physai.surrogate.known import Known, known_dynamics
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
 
+PROBE = 2048  # control periods on which the equations are tried
+EXPLAINED = 0.9  # share of the variance above which the equations are used
 CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
 
 
@@ -51,6 +55,8 @@ class FitSettings:
         fine_batch: windows a member sees in a fine-tuning step.
         fine_horizon: control periods in a window.
         fine_rate: initial learning rate of fine-tuning.
+        equations: let the smooth rigid-body equations of the model predict what they can, where
+            they explain at least 90% of the variance of velocity changes, and learn the rest.
         calibrated_horizon: horizons 1 to this get an interval.
         stride: control periods between the windows that calibration cuts from an episode.
     """
@@ -65,6 +71,7 @@ class FitSettings:
     fine_batch: int = 64
     fine_horizon: int = 10
     fine_rate: float = 2e-4
+    equations: bool = False
     calibrated_horizon: int = 50
     stride: int = 5
 
@@ -102,6 +109,7 @@ def fit_ensemble(
     checkpoints: Checkpoints | None = None,
     start: Surrogate | None = None,
     progress: Progress = silent,
+    known: Known | None = None,
 ) -> tuple[Surrogate, dict[str, np.ndarray]]:
     """Fit an ensemble.
 
@@ -114,11 +122,12 @@ def fit_ensemble(
         checkpoints: where to keep the resumable state (None: nowhere).
         start: a surrogate of the same architecture to go on from (None: fresh weights).
         progress: called as training goes on.
+        known: the model's equations, from `worth_knowing` (None: everything is learned).
 
     Returns:
         The calibrated surrogate, and by stage the mean training loss of each 250 steps.
     """
-    x, y = transitions(layout, training)
+    x, y = transitions(layout, training, known)
     normaliser = (
         start.normaliser
         if start is not None
@@ -143,6 +152,7 @@ def fit_ensemble(
         domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration)[0])),
         layout=layout,
         architecture=architecture,
+        known=known,
     )
     windows = Windows(
         jax.tree.map(jnp.asarray, training.states),
@@ -159,15 +169,48 @@ def fit_ensemble(
     return replace(surrogate, calibration=intervals), losses
 
 
-def transitions(layout: Layout, episodes: Episodes) -> tuple[jax.Array, jax.Array]:
-    """Return raw inputs `[N, ni]` and targets `[N, nt]` of all valid control periods."""
+def worth_knowing(plant: Plant, training: Episodes) -> tuple[Known | None, float | None]:
+    """Return the equations of a plant if they explain enough, and the share that they explain.
+
+    The share is None where the equations' prediction is not finite.
+    """
+    before, actions, disturbances, after = _periods(training)
+    count = len(actions)
+    few = np.random.default_rng(0).choice(count, min(count, PROBE), replace=False)
+    known = known_dynamics(plant)
+    explained = known.explains(before[few], actions[few], disturbances[few], after[few])
+    enough = explained is not None and explained >= EXPLAINED
+    return (known if enough else None), explained
+
+
+def transitions(
+    layout: Layout, episodes: Episodes, known: Known | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Return raw inputs `[N, ni]` and targets `[N, nt]` of all valid control periods.
+
+    With `known`, the targets are what its equations leave.
+    """
+    before, actions, disturbances, after = _periods(episodes)
+    x = jax.jit(partial(inputs, layout))(before, actions, disturbances)
+    y = jax.jit(partial(targets, layout))(before, after)
+    if known is None:
+        return x, y
+
+    def change(period: tuple[State, jax.Array, jax.Array]) -> jax.Array:
+        state, action, disturbance = period
+        return velocity_target(layout, state.qpos, known.change(state, action, disturbance))
+
+    # In batches: the joint-space inertias of all periods at once would be large.
+    told = jax.jit(partial(jax.lax.map, change, batch_size=PROBE))
+    return x, y - told(jax.tree.map(jnp.asarray, (before, actions, disturbances)))
+
+
+def _periods(episodes: Episodes) -> tuple[State, np.ndarray, np.ndarray, State]:
+    """Return all valid control periods: state, action, disturbance, next state."""
     valid = np.arange(episodes.actions.shape[1]) < episodes.length[:, None]
     before = jax.tree.map(lambda leaf: leaf[:, :-1][valid], episodes.states)
     after = jax.tree.map(lambda leaf: leaf[:, 1:][valid], episodes.states)
-    x = jax.jit(partial(inputs, layout))(
-        before, episodes.actions[valid], episodes.disturbances[valid]
-    )
-    return x, jax.jit(partial(targets, layout))(before, after)
+    return before, episodes.actions[valid], episodes.disturbances[valid], after
 
 
 def _normaliser(x: jax.Array, y: jax.Array, noise: jax.Array) -> Normaliser:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from physai.state import Array, State, difference, minus
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, advance, inputs
+from physai.surrogate.features import Layout, advance, inputs, velocity_target
+from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 
 INPUT_LIMIT = 12.0
@@ -69,7 +70,7 @@ class Prediction(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["parameters", "normaliser", "calibration", "domain"],
+    data_fields=["parameters", "normaliser", "calibration", "domain", "known"],
     meta_fields=["layout", "architecture"],
 )
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Surrogate:
         domain: where the training data lie.
         layout: how states map to inputs and targets.
         architecture: sizes of a member.
+        known: what the model's equations tell; the members predict the rest (None: everything).
     """
 
     parameters: Parameters
@@ -91,6 +93,7 @@ class Surrogate:
     domain: Domain
     layout: Layout
     architecture: Architecture
+    known: Known | None = None
 
     @property
     def members(self) -> int:
@@ -126,16 +129,16 @@ class Surrogate:
         predicted = self._targets(state, action, disturbance)
         variance = jnp.var(predicted, axis=0)
         spread = jnp.sqrt(jnp.mean(variance, axis=-1) + 1e-12)
-        mean = jnp.mean(predicted, axis=0) * self.normaliser.target_std
-        return advance(self.layout, state, mean + self.normaliser.target_mean), spread
+        mean = self._denormalised(jnp.mean(predicted, axis=0), state, action, disturbance)
+        return advance(self.layout, state, mean), spread
 
     def step_member(
         self, member: Parameters, state: State, action: Array, disturbance: Array
     ) -> State:
         """Return the next state that one member's parameters predict."""
         x = self.normalised_inputs(state, action, disturbance)
-        y = apply_member(self.architecture, member, x) * self.normaliser.target_std
-        return advance(self.layout, state, y + self.normaliser.target_mean)
+        y = apply_member(self.architecture, member, x)
+        return advance(self.layout, state, self._denormalised(y, state, action, disturbance))
 
     def normalised_inputs(
         self, state: State, action: Array, disturbance: Array | None
@@ -147,9 +150,7 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None = None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
-        if disturbance is None:
-            disturbance = jnp.zeros((*jnp.shape(action)[:-1], self.layout.nw))
-        return inputs(self.layout, state, action, disturbance)
+        return inputs(self.layout, state, action, self._given(action, disturbance))
 
     def predict(
         self, start: State, actions: Array, disturbances: Array | None = None
@@ -195,6 +196,21 @@ class Surrogate:
         width = quantile * jnp.sqrt(jnp.square(spread) + jnp.square(floor))
         beyond = (jnp.arange(steps) >= calibrated).reshape((steps,) + (1,) * (spread.ndim - 1))
         return jnp.where(beyond, jnp.inf, width)
+
+    def _denormalised(
+        self, predicted: jax.Array, state: State, action: Array, disturbance: Array | None
+    ) -> jax.Array:
+        """Return targets `[..., nt]` in their units, the known part added."""
+        learned = predicted * self.normaliser.target_std + self.normaliser.target_mean
+        if self.known is None:
+            return learned
+        change = self.known.change(state, action, self._given(action, disturbance))
+        return learned + velocity_target(self.layout, state.qpos, change)
+
+    def _given(self, action: Array, disturbance: Array | None) -> Array:
+        if disturbance is None:
+            return jnp.zeros((*jnp.shape(action)[:-1], self.layout.nw))
+        return disturbance
 
     def _targets(self, state: State, action: Array, disturbance: Array | None) -> jax.Array:
         x = self.normalised_inputs(state, action, disturbance)

@@ -27,7 +27,7 @@ from physai.provenance import (
 from physai.rollout.dataset import Dataset, Episodes
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
+from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble, worth_knowing
 from physai.surrogate.model import Surrogate
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
@@ -69,6 +69,14 @@ def fit(
     )
     _check_lengths(calibration, settings)
     layout = layout_of(plant, datasets[0].symmetry)
+    begin = None if start is None else load_surrogate(start, plant)
+    explained = None
+    if begin is not None:
+        known = begin.known
+    elif settings.equations:
+        known, explained = worth_knowing(plant, training)
+    else:
+        known = None
     inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),
@@ -83,14 +91,18 @@ def fit(
         settings,
         seed,
         checkpoints,
-        None if start is None else load_surrogate(start, plant),
+        begin,
         progress,
+        known,
     )
     with atomic_folder(folder) as temporary:
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
-        save_surrogate(
-            temporary, surrogate, plant, {"data": counts, "symmetry": datasets[0].meta["symmetry"]}
-        )
+        about = {
+            "data": counts,
+            "symmetry": datasets[0].meta["symmetry"],
+            "equations_explain": explained,
+        }
+        save_surrogate(temporary, surrogate, plant, about)
         atomic_write(temporary / CURVE, _curve(losses))
         write_manifest(temporary, "surrogate", inputs, settings, seed)
     checkpoints.remove()

@@ -20,10 +20,12 @@ from physai.provenance import atomic_write, read_json, write_json
 from physai.state import Joint
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, input_channels
+from physai.surrogate.known import blank_known
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
+FORMAT = "physai.surrogate/2"
 
 
 def save_surrogate(
@@ -41,7 +43,9 @@ def save_surrogate(
         {"name": c.name, "unit": c.unit, "low": float(low[i]), "high": float(high[i])}
         for i, c in enumerate(input_channels(surrogate.layout, plant))
     ]
+    known = surrogate.known
     card = {
+        "format": FORMAT,
         "plant": {"name": plant.name, "sha256": plant.sha256},
         "members": surrogate.members,
         "architecture": dataclasses.asdict(surrogate.architecture),
@@ -49,6 +53,7 @@ def save_surrogate(
             **dataclasses.asdict(surrogate.layout),
             "joints": [joint._asdict() for joint in surrogate.layout.joints],
         },
+        "equations": None if known is None else known.description(),
         "calibrated_horizon": int(surrogate.calibration.floor.shape[0]),
         "inputs": domain,
         "predicts": [{"name": c.name, "unit": c.unit} for c in plant.state_channels],
@@ -67,19 +72,23 @@ def load_surrogate(folder: str | Path, plant: Plant | None = None) -> Surrogate:
     if not (folder / CARD).is_file():
         raise InputError(f"{folder}: expected a surrogate folder with {CARD} and {WEIGHTS}")
     card = read_json(folder / CARD)
+    if card.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / CARD}: expected a surrogate of format {FORMAT}, got "
+            f"{card.get('format', 'none')}: fit it again with `physai fit`"
+        )
     if plant is not None and card["plant"]["sha256"] != plant.sha256:
         raise InputError(
             f"{folder}: this surrogate was fitted to plant {card['plant']['name']} "
             f"({card['plant']['sha256'][:12]}), not to {plant.name} ({plant.sha256[:12]}). "
             "Fit one to this plant with `physai fit`."
         )
-    blank = _blank(card)
     path = folder / WEIGHTS
     try:
         tensors = load_tensors(path.read_bytes())
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as weights, truncated? ({error})") from error
-    return _filled(blank, tensors, path)
+    return _filled(_blank(card), tensors, path)
 
 
 def _named_leaves(surrogate: Surrogate) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     }
     raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
-    raw["friction"] = tuple((i, speed) for i, speed in raw.get("friction", ()))
+    raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
 
@@ -106,6 +115,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
             Domain(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())),
             layout,
             architecture,
+            None if card["equations"] is None else blank_known(card["equations"]),
         )
 
     return jax.eval_shape(blank)

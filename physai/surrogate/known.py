@@ -1,0 +1,358 @@
+"""What a plant's model tells of its dynamics, by design: the known part of a surrogate.
+
+The velocity after a control period h is predicted by the midpoint rule on the smooth dynamics,
+
+    dv = h a(q + h/2 (v + h/4 a1), v + h/2 a1, u),      a1 = a(q, v, u)
+
+and a network learns the rest. The model's numbers at a design are polynomials of the design
+variables, fitted to models that MuJoCo compiled.
+
+Reference: Hairer, Norsett, Wanner, "Solving Ordinary Differential Equations I", 1993, section II.1
+(Runge's midpoint rule), doi:10.1007/978-3-540-78862-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations_with_replacement
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from scipy.stats import qmc
+
+from physai.plant import Plant
+from physai.state import Array, Joint, State, plus
+from physai.surrogate.rigid import Actuator, Constants, Tree, acceleration
+
+DEGREE = 3
+STAGES = (0.0, 0.5)  # parts of the control period at which the midpoint rule asks
+_FILTERS = (mujoco.mjtDyn.mjDYN_FILTER.value, mujoco.mjtDyn.mjDYN_FILTEREXACT.value)
+_GAINS = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.value)
+_BIASES = (mujoco.mjtBias.mjBIAS_NONE.value, mujoco.mjtBias.mjBIAS_AFFINE.value)
+_NO_GRAVITY = mujoco.mjtDisableBit.mjDSBL_GRAVITY
+_SLIDE = mujoco.mjtJoint.mjJNT_SLIDE.value  # hinges come after it
+_UNLIMITED = 1e30
+VARIED = 1e-9
+"""Relative change over the designs above which a number counts as depending on the design."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["constants", "coefficients"],
+    meta_fields=["tree", "varied", "low", "high", "control_period"],
+)
+@dataclass(frozen=True)
+class Known:
+    """The smooth rigid-body dynamics of a plant, of any design.
+
+    Attributes:
+        constants: numbers of the nominal design by name.
+        coefficients: by name `[terms, ...]`, of the numbers that depend on the design.
+        tree: how the machine hangs together.
+        varied: names of those numbers, sorted.
+        low, high: bounds of the design variables.
+        control_period: s.
+    """
+
+    constants: Constants
+    coefficients: Constants
+    tree: Tree
+    varied: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    control_period: float
+
+    def change(self, state: State, action: Array, disturbance: Array) -> jax.Array:
+        """Return the change of qvel `[..., nv]` in a control period."""
+        period = (state, jnp.asarray(action), jnp.asarray(disturbance))
+
+        def stage(found: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
+            return self._acceleration(part, found, *period), None
+
+        # A scan, so that the equations are compiled once.
+        start = jnp.zeros_like(jnp.asarray(state.qvel))
+        found, _ = jax.lax.scan(stage, start, jnp.array(STAGES))
+        return self.control_period * found
+
+    def _acceleration(
+        self, part: Array, before: Array, state: State, action: Array, disturbance: Array
+    ) -> jax.Array:
+        """Return the acceleration at a part of the period, given that up to there."""
+        ahead = part * self.control_period
+        joints = tuple(joint for _, joint in self.tree.joints)
+        return acceleration(
+            self.tree,
+            self.at(state.design),
+            plus(joints, state.qpos, ahead * (state.qvel + 0.5 * ahead * before)),
+            state.qvel + ahead * before,
+            state.act,
+            jnp.concatenate([action, disturbance], -1),
+            ahead,
+        )
+
+    def description(self) -> dict[str, Any]:
+        """Return what `blank_known` needs to make one of the same shapes, as JSON."""
+        shapes = {
+            name: {key: list(np.shape(value)) for key, value in getattr(self, name).items()}
+            for name in ("constants", "coefficients")
+        }
+        joints = [[body, *joint] for body, joint in self.tree.joints]
+        tree = {"parents": self.tree.parents, "joints": joints, "actuators": self.tree.actuators}
+        rest = {"low": self.low, "high": self.high, "control_period": self.control_period}
+        return {"tree": tree, **shapes, **rest}
+
+    def explains(
+        self, states: State, action: Array, disturbance: Array, after: State
+    ) -> float | None:
+        """Return the share of the variance of velocity changes that is known, at most 1.
+
+        Args:
+            states, action, disturbance, after: recorded control periods `[n, ...]`.
+
+        Returns:
+            The mean over degrees of freedom that move; None where nothing moves, or where a
+            prediction is not finite.
+        """
+        # Not compiled: most machines are asked this once.
+        found = jnp.zeros_like(jnp.asarray(states.qvel))
+        for part in STAGES:
+            found = self._acceleration(part, found, states, action, disturbance)
+        predicted = self.control_period * np.asarray(found)
+        change = np.asarray(after.qvel) - states.qvel
+        moves = change.std(0) > 0.0
+        if not moves.any() or not np.isfinite(predicted).all():
+            return None
+        rest = (change - predicted)[:, moves].var(0) / change[:, moves].var(0)
+        return 1.0 - float(rest.mean())
+
+    def at(self, design: Array) -> Constants:
+        """Return the numbers of designs `[..., nd]`, those that vary with leading dimensions."""
+        if not self.varied:
+            return self.constants
+        terms = _terms(_scaled(design, self.low, self.high))
+        varied = {
+            name: jnp.tensordot(terms, self.coefficients[name], axes=1) for name in self.varied
+        }
+        return {**self.constants, **varied}
+
+
+def blank_known(description: Mapping[str, Any]) -> Known:
+    """Return equations of the described shapes, all numbers 0, to be filled with stored ones."""
+    tree = description["tree"]
+    blank = {
+        name: {key: jnp.zeros(shape) for key, shape in description[name].items()}
+        for name in ("constants", "coefficients")
+    }
+    return Known(
+        blank["constants"],
+        blank["coefficients"],
+        Tree(
+            tuple(tree["parents"]),
+            tuple((body, Joint(*joint)) for body, *joint in tree["joints"]),
+            tuple(Actuator(*actuator) for actuator in tree["actuators"]),
+        ),
+        tuple(sorted(blank["coefficients"])),
+        tuple(description["low"]),
+        tuple(description["high"]),
+        description["control_period"],
+    )
+
+
+def known_dynamics(plant: Plant) -> Known:
+    """Read the smooth dynamics of a plant and fit their dependence on the design."""
+    low, high = (tuple(getattr(v, end) for v in plant.design) for end in ("low", "high"))
+    nominal = constants_of(plant, plant.model)
+    varied: tuple[str, ...] = ()
+    coefficients: dict[str, np.ndarray] = {}
+    if plant.design:
+        power = 4 * len(_exponents(len(low)))
+        draws = qmc.Sobol(len(low), rng=np.random.default_rng(0)).random_base2(
+            int(np.ceil(np.log2(power)))
+        )
+        designs = np.array(low) + draws * (np.array(high) - np.array(low))
+        models = [constants_of(plant, plant.compile(d, textures=False)) for d in designs]
+        terms = np.asarray(_terms(_scaled(designs, low, high)), float)
+        for name in sorted(nominal):
+            values = np.stack([m[name] for m in models]).astype(float)
+            flat = values.reshape(len(values), -1)
+            if np.ptp(flat, axis=0).max(initial=0.0) > VARIED * np.abs(flat).max(initial=0.0):
+                solution = np.linalg.lstsq(terms, flat, rcond=None)[0]
+                coefficients[name] = solution.reshape(-1, *values.shape[1:])
+        varied = tuple(coefficients)
+    as_float = partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float32))
+    return Known(
+        as_float(nominal),
+        as_float(coefficients),
+        tree_of(plant),
+        varied,
+        low,
+        high,
+        plant.control_period,
+    )
+
+
+def _scaled(design: Array, low: tuple[float, ...], high: tuple[float, ...]) -> jax.Array:
+    return 2.0 * (jnp.asarray(design) - jnp.array(low)) / (jnp.array(high) - jnp.array(low)) - 1.0
+
+
+def _exponents(variables: int) -> list[tuple[int, ...]]:
+    return [
+        chosen
+        for degree in range(DEGREE + 1)
+        for chosen in combinations_with_replacement(range(variables), degree)
+    ]
+
+
+def _terms(x: jax.Array) -> jax.Array:
+    """Return all products of up to three of `x [..., nd]`: `[..., terms]`."""
+    one = jnp.ones(x.shape[:-1])
+    products = [
+        jnp.prod(x[..., np.array(chosen, int)], axis=-1) if chosen else one
+        for chosen in _exponents(x.shape[-1])
+    ]
+    return jnp.stack(products, -1)
+
+
+def tree_of(plant: Plant) -> Tree:
+    """Return the structure of a plant, which all its designs share."""
+    model = plant.model
+    channels = [*plant.action_ids, *plant.disturbance_ids]
+    return Tree(
+        parents=tuple(int(p) for p in model.body_parentid),
+        joints=tuple((int(model.jnt_bodyid[i]), j) for i, j in enumerate(plant.joints)),
+        actuators=tuple(
+            Actuator(
+                channels.index(i),
+                int(model.actuator_actadr[i]),
+                _pushed_body(model, i),
+                bool(model.actuator_trnid[i, 1] >= 0),
+            )
+            for i in _known_actuators(model)
+        ),
+    )
+
+
+def constants_of(plant: Plant, model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """Return the numbers of a design's compiled model, by name."""
+    turns = np.array([_matrix(q) for q in model.body_iquat])
+    known = _known_actuators(model)
+    sites = [_site(model, i) for i in known]
+    gain, bias = model.actuator_gainprm[known, :3].copy(), model.actuator_biasprm[known, :3].copy()
+    gain[model.actuator_gaintype[known] == mujoco.mjtGain.mjGAIN_FIXED, 1:] = 0.0
+    bias[model.actuator_biastype[known] == mujoco.mjtBias.mjBIAS_NONE] = 0.0
+    limited = model.actuator_forcelimited[known].astype(bool)
+    force = model.actuator_forcerange[known]
+    filtered = np.isin(model.actuator_dyntype[known], _FILTERS)
+    tendons = [t for t in range(model.ntendon) if _fixed(model, t)]
+    of_dof, weighs = model.dof_jntid, not model.opt.disableflags & _NO_GRAVITY
+    single = model.jnt_type[of_dof] >= _SLIDE
+    return {
+        "gravity": model.opt.gravity * weighs,
+        "body_pos": model.body_pos.copy(),
+        "body_quat": model.body_quat.copy(),
+        "mass": model.body_mass.copy(),
+        "centre": model.body_ipos.copy(),
+        "inertia": np.einsum("bij,bj,bkj->bik", turns, model.body_inertia, turns),
+        "joint_pos": model.jnt_pos.copy(),
+        "joint_axis": model.jnt_axis.copy(),
+        "qpos0": model.qpos0.copy(),
+        "spring": model.qpos_spring.copy(),
+        "stiffness": np.where(single, model.jnt_stiffness[of_dof], 0.0),
+        "damping": model.dof_damping.copy(),
+        "armature": model.dof_armature.copy(),
+        "tendon_moment": _stacked([_tendon_moment(model, t) for t in tendons], model.nv),
+        "tendon_stiffness": model.tendon_stiffness[tendons],
+        "tendon_damping": model.tendon_damping[tendons],
+        "tendon_low": model.tendon_lengthspring[tendons, 0],
+        "tendon_high": model.tendon_lengthspring[tendons, 1],
+        "moment": _stacked([_moment(model, i) for i in known], model.nv),
+        "gear": model.actuator_gear[known].copy(),
+        "site_pos": _stacked([place for place, _ in sites], 3),
+        "site_quat": _stacked([turn for _, turn in sites], 4),
+        "gain": gain,
+        "bias": bias,
+        "lag": np.where(filtered, model.actuator_dynprm[known, 0], 0.0),
+        "force_low": np.where(limited, force[:, 0], -_UNLIMITED),
+        "force_high": np.where(limited, force[:, 1], _UNLIMITED),
+    }
+
+
+def _known_actuators(model: mujoco.MjModel) -> list[int]:
+    """Return the actuators whose force follows from state and control by a formula used here."""
+    return [i for i in range(model.nu) if _knows(model, i)]
+
+
+def _knows(model: mujoco.MjModel, i: int) -> bool:
+    target = int(model.actuator_trnid[i, 0])
+    transmission = model.actuator_trntype[i]
+    if transmission == mujoco.mjtTrn.mjTRN_JOINT:
+        linear = model.jnt_type[target] >= _SLIDE
+    elif transmission == mujoco.mjtTrn.mjTRN_TENDON:
+        linear = _fixed(model, target)
+    else:
+        frame = int(model.actuator_trnid[i, 1])  # a reference site counts where it cannot move
+        steady = frame < 0 or model.body_weldid[model.site_bodyid[frame]] == 0
+        linear = transmission == mujoco.mjtTrn.mjTRN_SITE and steady
+    return bool(
+        linear
+        and model.actuator_dyntype[i] in (mujoco.mjtDyn.mjDYN_NONE.value, *_FILTERS)
+        and model.actuator_gaintype[i] in _GAINS
+        and model.actuator_biastype[i] in _BIASES
+    )
+
+
+def _fixed(model: mujoco.MjModel, tendon: int) -> bool:
+    wraps = slice(model.tendon_adr[tendon], model.tendon_adr[tendon] + model.tendon_num[tendon])
+    return bool((model.wrap_type[wraps] == mujoco.mjtWrap.mjWRAP_JOINT).all())
+
+
+def _pushed_body(model: mujoco.MjModel, i: int) -> int:
+    if model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_SITE:
+        return -1
+    return int(model.site_bodyid[model.actuator_trnid[i, 0]])
+
+
+def _site(model: mujoco.MjModel, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place of an actuator's site in its body, and the attitude of its reference."""
+    if _pushed_body(model, i) < 0:
+        return np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+    site, frame = (int(s) for s in model.actuator_trnid[i])
+    if frame < 0:
+        return model.site_pos[site], model.site_quat[site]
+    data, turn = mujoco.MjData(model), np.zeros(4)
+    mujoco.mj_kinematics(model, data)
+    mujoco.mju_mat2Quat(turn, data.site_xmat[frame])
+    return model.site_pos[site], turn
+
+
+def _moment(model: mujoco.MjModel, i: int) -> np.ndarray:
+    """Return d length / d q `[nv]` of a joint's or fixed tendon's actuator, 0 for a site's."""
+    moment, target = np.zeros(model.nv), int(model.actuator_trnid[i, 0])
+    if model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_JOINT:
+        moment[model.jnt_dofadr[target]] = model.actuator_gear[i, 0]
+    elif model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_TENDON:
+        moment = model.actuator_gear[i, 0] * _tendon_moment(model, target)
+    return moment
+
+
+def _tendon_moment(model: mujoco.MjModel, tendon: int) -> np.ndarray:
+    """Return d length / d q `[nv]` of a fixed tendon."""
+    moment, first = np.zeros(model.nv), model.tendon_adr[tendon]
+    for wrap in range(first, first + model.tendon_num[tendon]):
+        moment[model.jnt_dofadr[model.wrap_objid[wrap]]] += model.wrap_prm[wrap]
+    return moment
+
+
+def _stacked(rows: list[np.ndarray], width: int) -> np.ndarray:
+    return np.array(rows).reshape(-1, width)
+
+
+def _matrix(quaternion: np.ndarray) -> np.ndarray:
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return matrix.reshape(3, 3)
