@@ -248,7 +248,8 @@ def test_device_arrays_are_the_same_numbers(plant, mode) -> None:
     options = {"autoreset_mode": mode, "sensor_noise": True, "duration": 0.2}
     host = PlantVectorEnv(plant, N, slider(), **options)
     device = PlantVectorEnv(plant, N, slider(), device_arrays=True, **options)
-    ours, theirs = device.reset(seed=0)[0], host.reset(seed=0)[0]
+    (ours, info), theirs = device.reset(seed=0), host.reset(seed=0)[0]
+    assert all(isinstance(x, jax.Array) for x in (ours, info["valid"], info["state"]["qpos"]))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     for _ in range(25):
         action = 20.0 * np.ones((N, 1), np.float32)
@@ -257,11 +258,49 @@ def test_device_arrays_are_the_same_numbers(plant, mode) -> None:
             assert isinstance(ours[k], jax.Array) and ours[k].dtype == jnp.float32
         for k in range(4):
             np.testing.assert_allclose(ours[k], theirs[k], rtol=1e-5, atol=1e-6)
+        assert isinstance(ours[4]["valid"], jax.Array) and ours[4]["valid"].all()
         for name in ("qpos", "time", "command"):
             assert isinstance(ours[4]["state"][name], jax.Array)
             np.testing.assert_allclose(
                 ours[4]["state"][name], theirs[4]["state"][name], rtol=1e-5, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("device", [False, True])
+def test_a_flown_surrogate_is_reset_like_a_new_one(mode, device) -> None:
+    """In every mode, of all by a seed or by a mask, and of some where that is allowed."""
+    plant = load_plant("quadrotor")
+    options = {"surrogate": untrained_surrogate(plant), "device_arrays": device}
+    envs = PlantVectorEnv(plant, 2, autoreset_mode=mode, **options)
+    trim = np.tile(plant.trim, (2, 1)).astype(np.float32)
+
+    def flown(**reset) -> tuple:
+        first, info = envs.reset(**reset)
+        assert isinstance(first, jax.Array) == device and np.asarray(info["valid"]).all()
+        return np.asarray(first), np.asarray(envs.step(trim)[0])
+
+    fresh, every = flown(seed=1), {"reset_mask": np.ones(2, bool)}
+    for reset in ({"seed": 1}, {"seed": 1, "options": every}):
+        for ours, theirs in zip(flown(**reset), fresh, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    kept = np.asarray(envs.state.qpos)[1]
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(np.asarray(envs.state.qpos)[1], kept)
+    assert envs.state.time[0] == 0.0 and envs.state.time[1] > 0.0
+
+
+def test_what_it_returned_is_the_callers(plant, surrogate) -> None:
+    """Neither does writing into it change a later reset, nor a later reset what was returned."""
+    envs = PlantVectorEnv(plant, 2, surrogate, autoreset_mode="Disabled")
+    first = envs.reset(seed=0)[0]
+    observation, _, _, _, info = envs.step(np.ones((2, 1)))
+    seen = observation.copy()
+    first *= 0.0
+    observation *= 0.0
+    after, _ = envs.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(after[1], seen[1])
+    assert info["state"]["time"] == pytest.approx(0.02)
 
 
 def test_nothing_compiles_after_the_first_reset(plant, surrogate, caplog) -> None:

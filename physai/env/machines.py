@@ -20,7 +20,8 @@ class Machines:
 
     Attributes:
         designs: their design vectors `[n, nd]`.
-        valid: False for those whose simulation diverged `[n]`, until they are started anew.
+        valid: False for those whose simulation diverged `[n]`, until they are started anew; never
+            written in place: it may be a model's own memory, or what a caller was given.
 
     Args:
         plant: the plant.
@@ -57,13 +58,14 @@ class Machines:
 
     def start(self, start: State) -> State:
         """Return the states `[n, ...]` of machines that all start from `start`, float64."""
-        self.valid[:] = True
+        self.valid = np.ones_like(self.valid)
         return start if self._surrogate is None else jax.tree.map(jnp.float32, start)
 
     def restart(self, state: State, rows: np.ndarray, start: State) -> State:
         """Return the states `[n, ...]` with `start` [k, ...] in `rows` [k], which become valid."""
-        self.valid = self.valid.copy()
-        self.valid[rows] = True
+        valid = self.valid.copy()
+        valid[rows] = True
+        self.valid = valid
         if self._true is not None:
             return self._true.restart(state, rows, start)
         return placed(state, rows, start)

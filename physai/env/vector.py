@@ -201,14 +201,14 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         start = self._begin(rows, given)
         if self._state is None or mask.all():
             self._state = self._machines.start(start)
-            self._observed = np.zeros(self.observation_space.shape or (), np.float32)
         else:
             self._state = self._machines.restart(self._state, rows, start)
         self._over = self._over & ~mask
         self._display.show(self.state.qpos, self._machines.designs)
-        observed = self._judge.observe(self.state, rows)
-        self._observed = chosen(mask, self._observation(observed, rows), self._observed)
-        return self._observed, self._info(mask)
+        observation = self._observation(self._judge.observe(self.state, rows), rows)
+        if not mask.all():
+            observation = chosen(mask, observation, self._observed)
+        return self._seen(observation), self._info(mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Hold actions `[n, nu]` for one control period.
@@ -245,11 +245,10 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
             observation, info = self._ended(self._over, observation, score)
             self._over = ~everyone
-        self._observed = observation
         self._display.show(self.state.qpos, self._machines.designs)
         if not self._device:
             reward = np.array(reward, float)
-        return observation, reward, terminated, truncated, info
+        return self._seen(observation), reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """Return images uint8 `[height, width, 3]`, one an environment; meant for a few.
@@ -326,6 +325,11 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             return clipped(observed + jnp.float32(noise), space.low, space.high)
         values = (np.asarray(observed) + noise).astype(np.float32)
         return np.clip(values, space.low, space.high)
+
+    def _seen(self, observation: Array) -> Array:
+        """Keep observations for resets of some environments; return them for the caller."""
+        self._observed = observation if self._device else observation.copy()
+        return observation
 
     def _info(
         self, mask: np.ndarray, score: Array | None = None, scored: np.ndarray | None = None

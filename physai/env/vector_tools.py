@@ -89,7 +89,9 @@ def masked(values: dict[str, Array], mask: np.ndarray, device: bool) -> dict[str
     """
     everyone, found = bool(mask.all()), {}
     for name, value in values.items():
-        if not device:
+        if device:
+            value = jnp.asarray(value)
+        else:
             value = np.array(value, bool if value.dtype == bool else float)
         if not everyone:
             value = chosen(mask, value, (jnp if device else np).zeros_like(value))
