@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.env.model import Model, learned_model, learned_step
-from physai.env.single import control_steps
+from physai.env.options import control_steps
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.state import Array, State

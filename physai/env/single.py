@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from physai.env.judge import Judge
-from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
+from physai.env.model import Model, batch_task, learned_model, learned_step
+from physai.env.options import FIELDS, control_steps, start_options, task_of
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Channel, Plant, check_driven, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
 from physai.state import Array, State
-from physai.task import Task, load_task
-
-FIELDS = tuple(field.name for field in dataclasses.fields(State))
+from physai.task import Task
 
 
 class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -201,20 +199,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _start(self, seed: np.uint32, options: dict[str, Any]) -> tuple[State, np.ndarray]:
         """Return the batched start, float64 `[1, ...]`, and its design vector `[nd]`."""
-        given, chosen = options.pop("state", None), options.pop("design", None)
-        if options:
-            raise InputError(
-                f"reset options: expected 'design' or 'state', got {', '.join(map(repr, options))}"
-            )
-        if given is not None and chosen is not None:
-            raise InputError(
-                "reset options: a state brings its own design; give 'state' or 'design', not both"
-            )
-        if given is not None:
-            state = given_state(self.plant, self.task, given)
-            design = self.plant.check_design(state.design)
-        else:
-            design = self.plant.check_design(self.plant.nominal if chosen is None else chosen)
+        state, design = start_options(self.plant, self.task, options)
+        if design is None:
+            design = self.plant.nominal
+        if state is None:
             start = self._begin(seed, design)
             state = jax.tree.map(lambda x: np.array(x, float), start)
         state = state.replace(design=design)
@@ -260,35 +248,6 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return {"state": state, "valid": valid}
 
 
-def given_state(plant: Plant, task: Task, state: State, *leading: int) -> State:
-    """Return a user's start as float64 arrays `[*leading, ...]`, checked.
-
-    Raises:
-        InputError: no State, of the wrong shape, or with NaN or infinity in it.
-    """
-    if not isinstance(state, State):
-        raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
-    shapes = state_shapes(plant, task, *leading)
-    fields = {}
-    for name in FIELDS:
-        value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
-        if value.shape != shape:
-            raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
-        if not np.isfinite(value).all():
-            raise InputError(f"state: expected finite numbers, got {name} = {value}")
-        fields[name] = value
-    return State(**fields)
-
-
-@lru_cache(maxsize=32)
-def task_of(folder: Path, sha256: str) -> Task:
-    """Load a plant's task once, so that all its environments share compiled functions.
-
-    The hash is part of the key: an edited folder is read again.
-    """
-    return load_task(load_plant(folder))
-
-
 def box(channels: tuple[Channel, ...]) -> Box:
     low = np.array([c.low for c in channels], np.float32)
     return Box(low, np.array([c.high for c in channels], np.float32), dtype=np.float32)
@@ -300,10 +259,3 @@ def limited(spec: EnvSpec | None, steps: float) -> EnvSpec | None:
         return spec
     own = spec.max_episode_steps
     return dataclasses.replace(spec, max_episode_steps=min(int(steps), own or int(steps)))
-
-
-def control_steps(plant: Plant, duration: float) -> float:
-    """Return the control periods in `duration` seconds; inf for ever."""
-    if not duration > 0.0:
-        raise InputError(f"duration: expected a positive number of seconds, got {duration}")
-    return duration if math.isinf(duration) else max(1, round(duration / plant.control_period))

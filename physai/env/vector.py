@@ -17,17 +17,18 @@ from gymnasium.vector.utils import batch_space
 from physai.env.judge import Judge
 from physai.env.machines import Machines
 from physai.env.model import Model, learned_model
-from physai.env.single import FIELDS, box, control_steps, limited, task_of
-from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
-from physai.env.vector_tools import (
+from physai.env.options import (
+    FIELDS,
     check_mask,
-    chosen,
-    clipped,
+    control_steps,
     count,
-    masked,
     mode,
     start_options,
+    task_of,
 )
+from physai.env.single import box, limited
+from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
+from physai.env.vector_tools import chosen, clipped, masked
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Plant, check_driven, load_plant
