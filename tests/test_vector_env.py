@@ -358,6 +358,9 @@ def test_images_one_an_environment(plant) -> None:
         ({"render_mode": "ansi"}, "render_mode"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"duration": -1.0}, "duration"),
+        ({"duration": "x"}, "duration"),
+        ({"task": 3}, "task"),
+        ({"width": -5}, "width"),
     ],
 )
 def test_bad_constructor_options_are_refused(plant, option, text) -> None:
@@ -373,6 +376,12 @@ def test_bad_constructor_options_are_refused(plant, option, text) -> None:
         ({"options": {"design": [[1.0]] * 3}}, r"expected shape \(1,\) or \(2, 1\)"),
         ({"options": {"design": [9.0]}}, "mass: expected 0.5 to 2 kg"),
         ({"options": {"state": 3}}, "expected a State, got int"),
+        ({"options": {"design": "abc"}}, r"expected 1 values \(mass\), got 'abc'"),
+        ({"options": 3}, "expected a dict, got 3"),
+        ({"seed": "x"}, "expected a whole number or a list of 2, got 'x'"),
+        ({"seed": 1.5}, "expected a whole number or a list of 2, got 1.5"),
+        ({"seed": [1.5, 2]}, "expected whole numbers from 0, got 1.5"),
+        ({"seed": -3}, "expected whole numbers from 0, got -3"),
         ({"options": {"reset_mask": [True, False]}}, "a numpy array of bool"),
         ({"options": {"reset_mask": np.zeros(2, bool)}}, "at least one True"),
         ({"options": {"reset_mask": np.ones(3, bool)}}, r"expected shape \(2,\)"),
@@ -381,6 +390,33 @@ def test_bad_constructor_options_are_refused(plant, option, text) -> None:
 def test_bad_resets_are_refused(plant, call, text) -> None:
     with pytest.raises(InputError, match=text):
         PlantVectorEnv(plant, 2).reset(**call)
+
+
+def test_states_have_unit_quaternions() -> None:
+    plant, turn = load_plant("satellite"), np.array([0.6, 0.0, 0.8, 0.0])
+    envs = PlantVectorEnv(plant, 2, disturbances=False)
+    envs.reset(seed=0)
+    state = jax.tree.map(np.array, envs.state)
+    (joint,) = (j for j in plant.joints if j.kind in ("free", "ball"))
+    four = joint.qpos_index + 3 * (joint.kind == "free") + np.arange(4)
+    state.qpos[:, four] = [turn, 0.9995 * turn]
+    _, info = envs.reset(options={"state": state})
+    np.testing.assert_allclose(info["state"]["qpos"][:, four], [turn, turn], rtol=1e-15)
+    for q in (0.0 * turn, 1.002 * turn):
+        state.qpos[1, four] = q
+        with pytest.raises(InputError, match=f"joint {joint.name}: .*unit quaternion"):
+            envs.reset(options={"state": state})
+
+
+def test_a_refused_reset_leaves_the_machines_as_they_were(plant) -> None:
+    envs = PlantVectorEnv(plant, 2, disturbances=False)
+    start = envs.reset(seed=0)[1]["state"]
+    with pytest.raises(InputError, match="seed"):
+        envs.reset(seed=-1, options={"design": [2.0]})
+    after = envs.step(np.full((2, 1), 9.0))[4]["state"]["qvel"]
+    fresh = PlantVectorEnv(plant, 2, disturbances=False)
+    fresh.reset(options={"state": State(**{k: v for k, v in start.items() if k[0] != "_"})})
+    np.testing.assert_array_equal(after, fresh.step(np.full((2, 1), 9.0))[4]["state"]["qvel"])
 
 
 def test_bad_steps_are_refused(plant) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,42 @@ from gymnasium.vector import AutoresetMode
 
 from physai.env.model import state_shapes
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
+from physai.plant import Plant, check_driven, load_plant
 from physai.state import State
 from physai.task import Task, load_task
 
 FIELDS = tuple(field.name for field in dataclasses.fields(State))
+UNIT_SLACK = 1e-3  # by which the length of a given quaternion may differ from 1: typed by hand
+_ROUNDING = 1e-6  # of a unit quaternion in float32
+
+
+def given_plant(plant: str | Path | Plant) -> Plant:
+    """Return a plant to control, given itself, its name or its path.
+
+    Raises:
+        InputError: no such plant, or one without actuators.
+    """
+    if not isinstance(plant, (str, Path, Plant)):
+        raise InputError(f"plant: expected a name, a path or a Plant, got {plant!r}")
+    return check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
+
+
+def given_task(plant: Plant, task: Task | None) -> Task:
+    """Return the task given, for None the plant's own, or raise InputError."""
+    if task is None:
+        return task_of(plant.folder, plant.sha256)
+    if not isinstance(task, Task):
+        raise InputError(
+            f"task: expected a physai.task.Task, as load_task returns it, got {task!r}"
+        )
+    return task
+
+
+def own_options(options: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of the options of a reset, {} for None, or raise InputError."""
+    if options is not None and not isinstance(options, dict):
+        raise InputError(f"reset options: expected a dict, got {options!r}")
+    return dict(options or {})
 
 
 def start_options(
@@ -55,36 +87,73 @@ def given_design(plant: Plant, design: Any, n: int | None) -> np.ndarray:
     Raises:
         InputError: of the wrong shape, or outside the bounds.
     """
-    design, nd = plant.check_design(np.asarray(design, float)), len(plant.design)
-    if n is None:
-        return design
-    if design.shape not in ((nd,), (n, nd)):
+    nd, names = len(plant.design), ", ".join(v.name for v in plant.design)
+    design = plant.check_design(_numbers(design, f"design vector: expected {nd} values ({names})"))
+    if n is None and design.shape != (nd,):
+        raise InputError(f"design: expected shape ({nd},), got {design.shape}")
+    if n is not None and design.shape not in ((nd,), (n, nd)):
         raise InputError(f"design: expected shape ({nd},) or ({n}, {nd}), got {design.shape}")
-    return np.broadcast_to(design, (n, nd)).copy()
+    return design if n is None else np.broadcast_to(design, (n, nd)).copy()
 
 
 def given_state(plant: Plant, task: Task, state: Any, n: int | None) -> State:
-    """Return a user's start as float64 arrays `[...]`, or `[n, ...]`, checked.
+    """Return a user's start as float64 arrays `[...]`, or `[n, ...]`, its quaternions unit.
 
     Raises:
-        InputError: no State, of the wrong shape, or with NaN or infinity in it.
+        InputError: no State, of the wrong shape, with NaN or infinity in it, or with a quaternion
+            whose length is off 1 by more than `UNIT_SLACK`.
     """
     if not isinstance(state, State):
         raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
-    each = n is not None and np.ndim(state.time) > 0
+    fields = {
+        name: _numbers(getattr(state, name), f"state: expected numbers in {name}")
+        for name in FIELDS
+    }
+    each = n is not None and fields["time"].ndim > 0
     shapes = state_shapes(plant, task, *([n] if each else []))
-    fields = {}
-    for name in FIELDS:
-        value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
+    for name, value in fields.items():
+        shape = getattr(shapes, name).shape
         if value.shape != shape:
             raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
         if not np.isfinite(value).all():
             raise InputError(f"state: expected finite numbers, got {name} = {value}")
-        fields[name] = value
     found = State(**fields)
+    found = found.replace(qpos=_unit(plant, found.qpos))
     if n is None or each:
         return found
     return jax.tree.map(lambda x: np.repeat(x[None], n, axis=0), found)
+
+
+def _numbers(value: Any, expected: str) -> np.ndarray:
+    """Return a copy in float64, or raise InputError that says what was expected."""
+    try:
+        return np.array(value, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{expected}, got {value!r}") from error
+
+
+def _unit(plant: Plant, qpos: np.ndarray) -> np.ndarray:
+    """Return configurations `[..., nq]` with unit quaternions, or raise InputError.
+
+    What is unit to rounding stays as it is to the bit, so that a state that came out of an
+    environment goes on as if there had been no reset.
+    """
+    for joint in plant.joints:
+        if joint.kind not in ("free", "ball"):
+            continue
+        first = joint.qpos_index + (3 if joint.kind == "free" else 0)
+        four = qpos[..., first : first + 4]  # a view: qpos is ours
+        length = np.linalg.norm(four, axis=-1, keepdims=True)
+        off = np.abs(length - 1.0)
+        if (off > UNIT_SLACK).any():
+            worst = np.unravel_index(np.argmax(off), off.shape)
+            raise InputError(
+                f"state: joint {joint.name}: expected a unit quaternion (w, x, y, z) in "
+                f"qpos[{first}:{first + 4}], got {four[worst[:-1]].tolist()}, of length "
+                f"{length[worst]:g}; [1, 0, 0, 0] is no turn"
+            )
+        four[...] = np.where(off > _ROUNDING, four / length, four)
+    return qpos
 
 
 def check_mask(mask: np.ndarray | None, n: int) -> np.ndarray:
@@ -119,8 +188,9 @@ def mode(value: str | AutoresetMode) -> AutoresetMode:
 
 def control_steps(plant: Plant, duration: float) -> float:
     """Return the control periods in `duration` seconds; inf for ever."""
-    if not duration > 0.0:
-        raise InputError(f"duration: expected a positive number of seconds, got {duration}")
+    number = isinstance(duration, numbers.Real) and not isinstance(duration, bool)
+    if not number or not duration > 0.0:
+        raise InputError(f"duration: expected a positive number of seconds, got {duration!r}")
     return duration if math.isinf(duration) else max(1, round(duration / plant.control_period))
 
 

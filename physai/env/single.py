@@ -15,10 +15,17 @@ from gymnasium.spaces import Box
 
 from physai.env.judge import Judge
 from physai.env.model import Model, batch_task, learned_model, learned_step
-from physai.env.options import FIELDS, control_steps, start_options, task_of
+from physai.env.options import (
+    FIELDS,
+    control_steps,
+    given_plant,
+    given_task,
+    own_options,
+    start_options,
+)
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
-from physai.plant import Channel, Plant, check_driven, load_plant
+from physai.plant import Channel, Plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
 from physai.state import Array, State
@@ -77,8 +84,8 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
-        self.task = task or task_of(self.plant.folder, self.plant.sha256)
+        self.plant = given_plant(plant)
+        self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self._display = Display(self.plant, render_mode, width, height)
         self.render_mode = render_mode
@@ -121,21 +128,23 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         Args:
             seed: of the start and of everything random in this and the following episodes.
             options: {"design": design vector [nd]} for this episode (else the nominal one), or
-                {"state": State}, unbatched, to start from, which brings its own design.
+                {"state": State}, unbatched, to start from, which brings its own design. Its
+                quaternions are normalised where they are off unit length by up to 1e-3.
 
         Raises:
-            InputError: another option, a state of the wrong shape, a design outside its bounds.
+            InputError: another option, a state of the wrong shape or with a quaternion that is not
+                unit, a design outside its bounds.
         """
         super().reset(seed=seed)
         start_seed, gust_seed, noise_seed = self.np_random.integers(2**32, size=3, dtype=np.uint32)
-        state, design = self._start(start_seed, dict(options or {}))
+        state, design = self._start(start_seed, own_options(options))
         if self._design is None or not np.array_equal(design, self._design):
             self.close()
-            self._design = design
             if self.surrogate is None:
                 derived = self._judge.derived
                 self._true = TruePlant(self.plant, 1, design[None], nthread=1, derived=derived)
                 self._judge.watch(self._true)
+            self._design = design  # last: MuJoCo may refuse the machine
         self._gust_source = np.random.default_rng(gust_seed)
         self._noise_source = np.random.default_rng(noise_seed)
         self._disturbances = np.zeros((0, self.plant.nw))

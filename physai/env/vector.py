@@ -22,16 +22,18 @@ from physai.env.options import (
     check_mask,
     control_steps,
     count,
+    given_plant,
+    given_task,
     mode,
+    own_options,
     start_options,
-    task_of,
 )
 from physai.env.single import box, limited
 from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
 from physai.env.vector_tools import chosen, clipped, masked
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
-from physai.plant import Plant, check_driven, load_plant
+from physai.plant import Plant
 from physai.rollout.engine import checked
 from physai.state import Array, State
 from physai.task import Task
@@ -101,8 +103,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
-        self.task = task or task_of(self.plant.folder, self.plant.sha256)
+        self.plant = given_plant(plant)
+        self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self.num_envs = n = count(num_envs, "num_envs")
         self.autoreset_mode = mode(autoreset_mode)
@@ -185,9 +187,10 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
                 a reset of all.
 
         Raises:
-            InputError: another option, a state of the wrong shape, a design outside its bounds.
+            InputError: another option, a state of the wrong shape or with a quaternion that is not
+                unit, a design outside its bounds, a seed that is no whole number.
         """
-        options = dict(options or {})
+        options = own_options(options)
         mask = check_mask(options.pop("reset_mask", None), self.num_envs)
         if self._state is None and not mask.all():
             raise gymnasium.error.ResetNeeded("the first reset() has to start all environments")
@@ -196,9 +199,9 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         if designs is None:
             nominal = np.tile(self.plant.nominal, (self.num_envs, 1))
             designs = nominal if mask.all() else self._machines.designs
+        self._seeds.seed(rows, seed)
         if self._machines.build(designs, mask):
             self.close_extras()
-        self._seeds.seed(rows, seed)
         start = self._begin(rows, given)
         if self._state is None or mask.all():
             self._state = self._machines.start(start)
