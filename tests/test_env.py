@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordEpisodeStatistics, RescaleAction
+from sledges import sledge
 
 from physai.env.model import Model, batch_task
 from physai.env.single import PlantEnv
@@ -100,6 +101,10 @@ def at_rest(height: float = 0.0, **changes) -> State:
         design=PLANT.nominal,
     )
     return state.replace(**changes)
+
+
+def turned(quaternion) -> State:
+    return at_rest(qpos=np.array([0.0, 0.0, 0.0, *quaternion]))
 
 
 def fly(env: gymnasium.Env, seed: int, steps: int = 20) -> tuple[np.ndarray, list[float]]:
@@ -325,6 +330,14 @@ def test_a_users_folder_and_observations_beyond_their_range(tmp_path) -> None:
         ({"state": at_rest(qpos=np.zeros(3))}, r"expected qpos of shape \(7,\), got \(3,\)"),
         ({"state": at_rest(qvel=np.full(6, np.nan))}, r"expected finite numbers, got qvel"),
         ({"state": at_rest(), "design": PLANT.nominal}, r"a state brings its own design"),
+        ({"state": turned([0.0, 0.0, 0.0, 0.0])}, r"joint root: .*unit quaternion .*length 0;"),
+        ({"state": turned([2.0, 0.0, 0.0, 0.0])}, r"qpos\[3:7\], got \[2.0, .*length 2;"),
+        ({"state": turned([0.998, 0.0, 0.0, 0.0])}, r"unit quaternion"),
+        ({"state": at_rest(act="full")}, r"expected numbers in act, got 'full'"),
+        ({"design": "abc"}, r"expected 4 values \(arm_length, .*got 'abc'"),
+        ({"design": {"mass": 1.0}}, r"expected 4 values \(arm_length, .*got {'mass': 1.0}"),
+        ({"design": [PLANT.nominal]}, r"expected shape \(4,\), got \(1, 4\)"),
+        ("nominal", r"expected a dict, got 'nominal'"),
     ],
 )
 def test_bad_reset_options_are_refused(options, text) -> None:
@@ -333,11 +346,52 @@ def test_bad_reset_options_are_refused(options, text) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"duration": 0.0}, {"duration": np.nan}, {"render_mode": "ansi"}]
+    "option",
+    [
+        {"plant": 3},
+        {"task": 3},
+        {"task": 0},
+        {"surrogate": 3},
+        {"duration": 0.0},
+        {"duration": np.nan},
+        {"duration": "x"},
+        {"duration": True},
+        {"render_mode": "ansi"},
+        {"width": -5},
+        {"height": 0},
+        {"width": 1.5},
+    ],
 )
 def test_bad_constructor_options_are_refused(option) -> None:
-    with pytest.raises(InputError, match=next(iter(option))):
-        PlantEnv(PLANT, **option)
+    with pytest.raises(InputError, match=f"^{next(iter(option))}: "):
+        PlantEnv(**{"plant": PLANT, **option})
+
+
+def test_a_state_whose_quaternion_is_nearly_unit_is_that_of_the_unit_one(surrogate) -> None:
+    """What was typed with three digits is normalised; what is unit to rounding is not touched."""
+    env = PlantEnv(PLANT, surrogate, disturbances=False)
+    exact = np.array([np.cos(0.4), np.sin(0.4), 0.0, 0.0])
+    expected = env.reset(options={"state": turned(exact)})[0], *env.step(PLANT.trim)[:2]
+    observation, info = env.reset(options={"state": turned(1.0009 * exact)})
+    assert np.linalg.norm(info["state"]["qpos"][3:7]) == pytest.approx(1.0, abs=1e-15)
+    for ours, theirs in zip((observation, *env.step(PLANT.trim)[:2]), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    single = np.float32(exact).astype(float)
+    kept = env.reset(options={"state": turned(single)})[1]["state"]["qpos"][3:7]
+    np.testing.assert_array_equal(kept, single)
+
+
+def test_a_design_that_cannot_be_built_is_refused_again(tmp_path) -> None:
+    """And not flown with the machine before."""
+    folder = sledge(tmp_path / "sledge").folder
+    code = (folder / "plant.py").read_text()
+    check = '    assert design["mass"] < 1.5, "too heavy"\n'
+    (folder / "plant.py").write_text(code.replace("    spec.geom", check + "    spec.geom"))
+    env = PlantEnv(folder)
+    env.reset(seed=0)
+    for _ in range(2):
+        with pytest.raises(InputError, match="too heavy"):
+            env.reset(options={"design": [1.8]})
 
 
 def test_an_infos_state_is_a_start(surrogate) -> None:

@@ -139,5 +139,15 @@ def test_a_design_and_what_is_refused(plant, task) -> None:
     assert isinstance(env.reset(jax.random.key(0)).state, State)
     with pytest.raises(InputError, match="learned model"):
         functional_env(None, plant, task)  # type: ignore[arg-type]
+    for bad, text in (("abc", "got 'abc'"), ([1.0, 1.0], "1 values"), ([9.0], "expected 0.5 to 2")):
+        with pytest.raises(InputError, match=text):
+            env.reset(jax.random.key(0), bad)
+    with pytest.raises(InputError, match=r"expected shape \(1,\), got \(2,\)"):
+        jax.jit(env.reset)(jax.random.key(0), jnp.ones(2))
+    assert jax.jit(env.reset)(jax.random.key(0), jnp.array([1.5])).state.design == 1.5
+    with pytest.raises(InputError, match="expected a Plant"):
+        functional_env(slider(), "sledge", task)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="task"):
+        functional_env(slider(), plant, 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="duration"):
         functional_env(slider(), plant, replace(task, duration=1.0), duration=0.0)

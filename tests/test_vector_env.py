@@ -248,7 +248,8 @@ def test_device_arrays_are_the_same_numbers(plant, mode) -> None:
     options = {"autoreset_mode": mode, "sensor_noise": True, "duration": 0.2}
     host = PlantVectorEnv(plant, N, slider(), **options)
     device = PlantVectorEnv(plant, N, slider(), device_arrays=True, **options)
-    ours, theirs = device.reset(seed=0)[0], host.reset(seed=0)[0]
+    (ours, info), theirs = device.reset(seed=0), host.reset(seed=0)[0]
+    assert all(isinstance(x, jax.Array) for x in (ours, info["valid"], info["state"]["qpos"]))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     for _ in range(25):
         action = 20.0 * np.ones((N, 1), np.float32)
@@ -257,11 +258,49 @@ def test_device_arrays_are_the_same_numbers(plant, mode) -> None:
             assert isinstance(ours[k], jax.Array) and ours[k].dtype == jnp.float32
         for k in range(4):
             np.testing.assert_allclose(ours[k], theirs[k], rtol=1e-5, atol=1e-6)
+        assert isinstance(ours[4]["valid"], jax.Array) and ours[4]["valid"].all()
         for name in ("qpos", "time", "command"):
             assert isinstance(ours[4]["state"][name], jax.Array)
             np.testing.assert_allclose(
                 ours[4]["state"][name], theirs[4]["state"][name], rtol=1e-5, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("device", [False, True])
+def test_a_flown_surrogate_is_reset_like_a_new_one(mode, device) -> None:
+    """In every mode, of all by a seed or by a mask, and of some where that is allowed."""
+    plant = load_plant("quadrotor")
+    options = {"surrogate": untrained_surrogate(plant), "device_arrays": device}
+    envs = PlantVectorEnv(plant, 2, autoreset_mode=mode, **options)
+    trim = np.tile(plant.trim, (2, 1)).astype(np.float32)
+
+    def flown(**reset) -> tuple:
+        first, info = envs.reset(**reset)
+        assert isinstance(first, jax.Array) == device and np.asarray(info["valid"]).all()
+        return np.asarray(first), np.asarray(envs.step(trim)[0])
+
+    fresh, every = flown(seed=1), {"reset_mask": np.ones(2, bool)}
+    for reset in ({"seed": 1}, {"seed": 1, "options": every}):
+        for ours, theirs in zip(flown(**reset), fresh, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    kept = np.asarray(envs.state.qpos)[1]
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(np.asarray(envs.state.qpos)[1], kept)
+    assert envs.state.time[0] == 0.0 and envs.state.time[1] > 0.0
+
+
+def test_what_it_returned_is_the_callers(plant, surrogate) -> None:
+    """Neither does writing into it change a later reset, nor a later reset what was returned."""
+    envs = PlantVectorEnv(plant, 2, surrogate, autoreset_mode="Disabled")
+    first = envs.reset(seed=0)[0]
+    observation, _, _, _, info = envs.step(np.ones((2, 1)))
+    seen = observation.copy()
+    first *= 0.0
+    observation *= 0.0
+    after, _ = envs.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(after[1], seen[1])
+    assert info["state"]["time"] == pytest.approx(0.02)
 
 
 def test_nothing_compiles_after_the_first_reset(plant, surrogate, caplog) -> None:
@@ -319,6 +358,9 @@ def test_images_one_an_environment(plant) -> None:
         ({"render_mode": "ansi"}, "render_mode"),
         ({"max_episode_steps": 0}, "max_episode_steps"),
         ({"duration": -1.0}, "duration"),
+        ({"duration": "x"}, "duration"),
+        ({"task": 3}, "task"),
+        ({"width": -5}, "width"),
     ],
 )
 def test_bad_constructor_options_are_refused(plant, option, text) -> None:
@@ -334,6 +376,12 @@ def test_bad_constructor_options_are_refused(plant, option, text) -> None:
         ({"options": {"design": [[1.0]] * 3}}, r"expected shape \(1,\) or \(2, 1\)"),
         ({"options": {"design": [9.0]}}, "mass: expected 0.5 to 2 kg"),
         ({"options": {"state": 3}}, "expected a State, got int"),
+        ({"options": {"design": "abc"}}, r"expected 1 values \(mass\), got 'abc'"),
+        ({"options": 3}, "expected a dict, got 3"),
+        ({"seed": "x"}, "expected a whole number or a list of 2, got 'x'"),
+        ({"seed": 1.5}, "expected a whole number or a list of 2, got 1.5"),
+        ({"seed": [1.5, 2]}, "expected whole numbers from 0, got 1.5"),
+        ({"seed": -3}, "expected whole numbers from 0, got -3"),
         ({"options": {"reset_mask": [True, False]}}, "a numpy array of bool"),
         ({"options": {"reset_mask": np.zeros(2, bool)}}, "at least one True"),
         ({"options": {"reset_mask": np.ones(3, bool)}}, r"expected shape \(2,\)"),
@@ -342,6 +390,33 @@ def test_bad_constructor_options_are_refused(plant, option, text) -> None:
 def test_bad_resets_are_refused(plant, call, text) -> None:
     with pytest.raises(InputError, match=text):
         PlantVectorEnv(plant, 2).reset(**call)
+
+
+def test_states_have_unit_quaternions() -> None:
+    plant, turn = load_plant("satellite"), np.array([0.6, 0.0, 0.8, 0.0])
+    envs = PlantVectorEnv(plant, 2, disturbances=False)
+    envs.reset(seed=0)
+    state = jax.tree.map(np.array, envs.state)
+    (joint,) = (j for j in plant.joints if j.kind in ("free", "ball"))
+    four = joint.qpos_index + 3 * (joint.kind == "free") + np.arange(4)
+    state.qpos[:, four] = [turn, 0.9995 * turn]
+    _, info = envs.reset(options={"state": state})
+    np.testing.assert_allclose(info["state"]["qpos"][:, four], [turn, turn], rtol=1e-15)
+    for q in (0.0 * turn, 1.002 * turn):
+        state.qpos[1, four] = q
+        with pytest.raises(InputError, match=f"joint {joint.name}: .*unit quaternion"):
+            envs.reset(options={"state": state})
+
+
+def test_a_refused_reset_leaves_the_machines_as_they_were(plant) -> None:
+    envs = PlantVectorEnv(plant, 2, disturbances=False)
+    start = envs.reset(seed=0)[1]["state"]
+    with pytest.raises(InputError, match="seed"):
+        envs.reset(seed=-1, options={"design": [2.0]})
+    after = envs.step(np.full((2, 1), 9.0))[4]["state"]["qvel"]
+    fresh = PlantVectorEnv(plant, 2, disturbances=False)
+    fresh.reset(options={"state": State(**{k: v for k, v in start.items() if k[0] != "_"})})
+    np.testing.assert_array_equal(after, fresh.step(np.full((2, 1), 9.0))[4]["state"]["qvel"])
 
 
 def test_bad_steps_are_refused(plant) -> None:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.env.model import Model, learned_model, learned_step
-from physai.env.single import control_steps
+from physai.env.options import control_steps, given_design, given_task
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.state import Array, State
@@ -54,11 +54,13 @@ class FunctionalEnv(NamedTuple):
     """Pure functions of one environment; `jax.vmap` makes them functions of many.
 
     Attributes:
-        reset: `(key, design=None) -> EnvState`; design `[nd]`, None for the nominal one.
+        reset: `(key, design=None) -> EnvState`; design `[nd]`, None for the nominal one. One of the
+            wrong length is refused; one outside its bounds too, where it is not traced.
         observe: `EnvState -> observation [no]`, clipped to its ranges, as `step` returns it.
         step: `(EnvState, action [nu]) -> (EnvState, observation [no], reward, terminated,
             truncated)`. It goes on after an end: nothing resets itself. `terminated` says that the
-            task calls the episode lost or that the prediction diverged, `valid` tells which.
+            task calls the episode lost or that the prediction diverged, `valid` tells which. A
+            state that was put into an EnvState is not checked: its quaternions have to be unit.
     """
 
     reset: Callable[..., EnvState]
@@ -89,21 +91,24 @@ def functional_env(
         duration: seconds after which `truncated` is True (None: the task's, inf: never).
 
     Raises:
-        InputError: no such surrogate, one of another plant, a bad duration.
+        InputError: no such surrogate, one of another plant, a bad duration; from the functions, a
+            bad design.
     """
+    if not isinstance(plant, Plant):
+        raise InputError(f"plant: expected a Plant, as load_plant returns it, got {plant!r}")
+    task = given_task(plant, task)
     model = learned_model(surrogate, plant, task)
     if model is None:
         raise InputError("surrogate: expected a learned model; the true simulator is no JAX")
     periods = control_steps(plant, task.duration if duration is None else duration)
     limit = np.iinfo(np.int32).max if math.isinf(periods) else int(periods)
-    nominal = np.asarray(plant.nominal, np.float32)
     action_low, action_high = _ranges(plant.actions)
     low, high = _ranges(task.observations)
     noise = np.asarray(task.observation_noise, np.float32)
 
     def reset(key: jax.Array, design: Array | None = None) -> EnvState:
         start, episode = jax.random.split(key)
-        design = jnp.asarray(nominal if design is None else design, jnp.float32)
+        design = _design(plant, plant.nominal if design is None else design)
         gust_key = jax.random.fold_in(episode, _GUSTS)
         return EnvState(
             state=_float32(task.reset(start, design).replace(design=design)),
@@ -139,6 +144,17 @@ def functional_env(
         return onward, observe(onward), reward, terminated, steps >= limit
 
     return FunctionalEnv(reset, observe, step)
+
+
+def _design(plant: Plant, design: Array) -> jax.Array:
+    """Return a design vector `[nd]`, float32; the values of a traced one cannot be checked."""
+    traced = [x for x in jax.tree.leaves(design) if isinstance(x, jax.core.Tracer)]
+    if not traced:
+        return jnp.asarray(given_design(plant, design, None), jnp.float32)
+    design = jnp.asarray(design, jnp.float32)
+    if design.shape != (len(plant.design),):
+        raise InputError(f"design: expected shape ({len(plant.design)},), got {design.shape}")
+    return design
 
 
 def _gust(plant: Plant, x: jax.Array) -> jax.Array:

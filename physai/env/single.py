@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,22 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from physai.env.judge import Judge
-from physai.env.model import Model, batch_task, learned_model, learned_step, state_shapes
+from physai.env.model import Model, batch_task, learned_model, learned_step
+from physai.env.options import (
+    FIELDS,
+    control_steps,
+    given_plant,
+    given_task,
+    own_options,
+    start_options,
+)
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
-from physai.plant import Channel, Plant, check_driven, load_plant
+from physai.plant import Channel, Plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import disturbance_process
 from physai.state import Array, State
-from physai.task import Task, load_task
-
-FIELDS = tuple(field.name for field in dataclasses.fields(State))
+from physai.task import Task
 
 
 class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -79,8 +84,8 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
-        self.task = task or task_of(self.plant.folder, self.plant.sha256)
+        self.plant = given_plant(plant)
+        self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self._display = Display(self.plant, render_mode, width, height)
         self.render_mode = render_mode
@@ -123,21 +128,23 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         Args:
             seed: of the start and of everything random in this and the following episodes.
             options: {"design": design vector [nd]} for this episode (else the nominal one), or
-                {"state": State}, unbatched, to start from, which brings its own design.
+                {"state": State}, unbatched, to start from, which brings its own design. Its
+                quaternions are normalised where they are off unit length by up to 1e-3.
 
         Raises:
-            InputError: another option, a state of the wrong shape, a design outside its bounds.
+            InputError: another option, a state of the wrong shape or with a quaternion that is not
+                unit, a design outside its bounds.
         """
         super().reset(seed=seed)
         start_seed, gust_seed, noise_seed = self.np_random.integers(2**32, size=3, dtype=np.uint32)
-        state, design = self._start(start_seed, dict(options or {}))
+        state, design = self._start(start_seed, own_options(options))
         if self._design is None or not np.array_equal(design, self._design):
             self.close()
-            self._design = design
             if self.surrogate is None:
                 derived = self._judge.derived
                 self._true = TruePlant(self.plant, 1, design[None], nthread=1, derived=derived)
                 self._judge.watch(self._true)
+            self._design = design  # last: MuJoCo may refuse the machine
         self._gust_source = np.random.default_rng(gust_seed)
         self._noise_source = np.random.default_rng(noise_seed)
         self._disturbances = np.zeros((0, self.plant.nw))
@@ -201,20 +208,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _start(self, seed: np.uint32, options: dict[str, Any]) -> tuple[State, np.ndarray]:
         """Return the batched start, float64 `[1, ...]`, and its design vector `[nd]`."""
-        given, chosen = options.pop("state", None), options.pop("design", None)
-        if options:
-            raise InputError(
-                f"reset options: expected 'design' or 'state', got {', '.join(map(repr, options))}"
-            )
-        if given is not None and chosen is not None:
-            raise InputError(
-                "reset options: a state brings its own design; give 'state' or 'design', not both"
-            )
-        if given is not None:
-            state = given_state(self.plant, self.task, given)
-            design = self.plant.check_design(state.design)
-        else:
-            design = self.plant.check_design(self.plant.nominal if chosen is None else chosen)
+        state, design = start_options(self.plant, self.task, options)
+        if design is None:
+            design = self.plant.nominal
+        if state is None:
             start = self._begin(seed, design)
             state = jax.tree.map(lambda x: np.array(x, float), start)
         state = state.replace(design=design)
@@ -260,35 +257,6 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return {"state": state, "valid": valid}
 
 
-def given_state(plant: Plant, task: Task, state: State, *leading: int) -> State:
-    """Return a user's start as float64 arrays `[*leading, ...]`, checked.
-
-    Raises:
-        InputError: no State, of the wrong shape, or with NaN or infinity in it.
-    """
-    if not isinstance(state, State):
-        raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
-    shapes = state_shapes(plant, task, *leading)
-    fields = {}
-    for name in FIELDS:
-        value, shape = np.array(getattr(state, name), float), getattr(shapes, name).shape
-        if value.shape != shape:
-            raise InputError(f"state: expected {name} of shape {shape}, got {value.shape}")
-        if not np.isfinite(value).all():
-            raise InputError(f"state: expected finite numbers, got {name} = {value}")
-        fields[name] = value
-    return State(**fields)
-
-
-@lru_cache(maxsize=32)
-def task_of(folder: Path, sha256: str) -> Task:
-    """Load a plant's task once, so that all its environments share compiled functions.
-
-    The hash is part of the key: an edited folder is read again.
-    """
-    return load_task(load_plant(folder))
-
-
 def box(channels: tuple[Channel, ...]) -> Box:
     low = np.array([c.low for c in channels], np.float32)
     return Box(low, np.array([c.high for c in channels], np.float32), dtype=np.float32)
@@ -300,10 +268,3 @@ def limited(spec: EnvSpec | None, steps: float) -> EnvSpec | None:
         return spec
     own = spec.max_episode_steps
     return dataclasses.replace(spec, max_episode_steps=min(int(steps), own or int(steps)))
-
-
-def control_steps(plant: Plant, duration: float) -> float:
-    """Return the control periods in `duration` seconds; inf for ever."""
-    if not duration > 0.0:
-        raise InputError(f"duration: expected a positive number of seconds, got {duration}")
-    return duration if math.isinf(duration) else max(1, round(duration / plant.control_period))

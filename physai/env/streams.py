@@ -38,14 +38,23 @@ class Seeds:
         """Seed environments `rows`: i with seed + i, or with its entry of a list.
 
         None leaves a generator that is there as it is.
+
+        Raises:
+            InputError: something else than whole numbers from 0, or a list of another length.
         """
-        n = len(self.generators)
-        if seed is None or isinstance(seed, (int, np.integer)):
+        n, whole = len(self.generators), (int, np.integer)
+        if seed is None or isinstance(seed, whole):
             seeds = [None if seed is None else int(seed) + i for i in range(n)]
+        elif isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, str):
+            seeds = list(seed)
         else:
-            seeds = [None if s is None else int(s) for s in seed]
+            raise InputError(f"seed: expected a whole number or a list of {n}, got {seed!r}")
         if len(seeds) != n:
             raise InputError(f"seed: expected a number or a list of {n}, got {len(seeds)} numbers")
+        for s in seeds:
+            if s is not None and (not isinstance(s, whole) or s < 0):
+                raise InputError(f"seed: expected whole numbers from 0, got {s!r}")
+        seeds = [None if s is None else int(s) for s in seeds]
         for i in rows:
             if seeds[i] is not None or self.generators[i] is None:
                 self.generators[i], self.values[i] = seeding.np_random(seeds[i])

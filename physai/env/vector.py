@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
@@ -16,23 +15,26 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from physai.env.judge import Judge
-from physai.env.model import Model, learned_model, learned_step
-from physai.env.single import FIELDS, box, control_steps, limited, task_of
-from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
-from physai.env.vector_tools import (
+from physai.env.machines import Machines
+from physai.env.model import Model, learned_model
+from physai.env.options import (
+    FIELDS,
     check_mask,
-    chosen,
-    clipped,
+    control_steps,
     count,
-    masked,
+    given_plant,
+    given_task,
     mode,
-    placed,
+    own_options,
     start_options,
 )
+from physai.env.single import box, limited
+from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
+from physai.env.vector_tools import chosen, clipped, masked
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
-from physai.plant import Plant, check_driven, load_plant
-from physai.rollout.engine import TruePlant, checked
+from physai.plant import Plant
+from physai.rollout.engine import checked
 from physai.state import Array, State
 from physai.task import Task
 
@@ -101,8 +103,8 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         width: int = 640,
         height: int = 480,
     ) -> None:
-        self.plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
-        self.task = task or task_of(self.plant.folder, self.plant.sha256)
+        self.plant = given_plant(plant)
+        self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
         self.num_envs = n = count(num_envs, "num_envs")
         self.autoreset_mode = mode(autoreset_mode)
@@ -135,10 +137,9 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         noise = np.array([c.noise for c in self._judge.channels])
         self._noise = noise_streams(noise, n) if sensor_noise else None
         self._spec: EnvSpec | None = None
-        self._true: TruePlant | None = None
-        self._designs = np.tile(self.plant.nominal, (n, 1))
+        self._machines = Machines(self.plant, self.surrogate, n, self._judge)
         self._all = np.ones(n, bool)
-        self._valid, self._over = self._all.copy(), ~self._all
+        self._over = ~self._all
         self._steps = np.zeros(n, int)
         self._state: State | None = None
         self._observed: Array = None
@@ -186,32 +187,32 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
                 a reset of all.
 
         Raises:
-            InputError: another option, a state of the wrong shape, a design outside its bounds.
+            InputError: another option, a state of the wrong shape or with a quaternion that is not
+                unit, a design outside its bounds, a seed that is no whole number.
         """
-        options = dict(options or {})
+        options = own_options(options)
         mask = check_mask(options.pop("reset_mask", None), self.num_envs)
         if self._state is None and not mask.all():
             raise gymnasium.error.ResetNeeded("the first reset() has to start all environments")
         rows = np.flatnonzero(mask)
         given, designs = start_options(self.plant, self.task, options, self.num_envs)
         if designs is None:
-            designs = np.tile(self.plant.nominal, (self.num_envs, 1))
-            designs = designs if mask.all() else self._designs
-        if self._true is None or not np.array_equal(designs[rows], self._designs[rows]):
-            self._rebuild(np.where(mask[:, None], designs, self._designs), bool(mask.all()))
+            nominal = np.tile(self.plant.nominal, (self.num_envs, 1))
+            designs = nominal if mask.all() else self._machines.designs
         self._seeds.seed(rows, seed)
+        if self._machines.build(designs, mask):
+            self.close_extras()
         start = self._begin(rows, given)
         if self._state is None or mask.all():
-            self._state = jax.tree.map(jnp.float32, start) if self.surrogate else start
-            self._observed = np.zeros(self.observation_space.shape or (), np.float32)
-            self._valid[:] = True
+            self._state = self._machines.start(start)
         else:
-            self._state = self._placed(self._state, rows, start)
+            self._state = self._machines.restart(self._state, rows, start)
         self._over = self._over & ~mask
-        self._display.show(self.state.qpos, self._designs)
-        observed = self._judge.observe(self.state, rows)
-        self._observed = chosen(mask, self._observation(observed, rows), self._observed)
-        return self._observed, self._info(mask)
+        self._display.show(self.state.qpos, self._machines.designs)
+        observation = self._observation(self._judge.observe(self.state, rows), rows)
+        if not mask.all():
+            observation = chosen(mask, observation, self._observed)
+        return self._seen(observation), self._info(mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Hold actions `[n, nu]` for one control period.
@@ -230,10 +231,10 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
                 "reset(options={'reset_mask': terminated | truncated}) before step()"
             )
         actions = self._checked(actions, over)
-        after, score = self._advance(before, actions, ~over)
+        after, score = self._machines.step(before, actions, self._gust(~over))
         observed, reward, lost = self._judge.judge(before, actions, after)
         self._steps += 1
-        terminated = ~self._valid | np.asarray(lost)
+        terminated = ~self._machines.valid | np.asarray(lost)
         truncated = self._steps >= self._max_steps
         self._state = after
         if over.any():  # NEXT_STEP: this step only starts these
@@ -248,11 +249,10 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
             observation, info = self._ended(self._over, observation, score)
             self._over = ~everyone
-        self._observed = observation
-        self._display.show(self.state.qpos, self._designs)
+        self._display.show(self.state.qpos, self._machines.designs)
         if not self._device:
             reward = np.array(reward, float)
-        return observation, reward, terminated, truncated, info
+        return self._seen(observation), reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:  # type: ignore[override]
         """Return images uint8 `[height, width, 3]`, one an environment; meant for a few.
@@ -262,30 +262,23 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         Raises:
             InputError: OpenGL is not available, or there is no screen.
         """
-        return self._display.images(np.asarray(self.state.qpos), self._designs)
+        return self._display.images(np.asarray(self.state.qpos), self._machines.designs)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderers; a later `render` makes new ones."""
         self._display.close()
 
-    def _advance(self, state: State, actions: Array, on: np.ndarray) -> tuple[State, Array | None]:
-        """Step the model; `on` [n] tells whose episode goes on and reads its disturbances."""
+    def _gust(self, on: np.ndarray) -> np.ndarray:
+        """Return disturbances `[n, nw]`, read for the episodes that go on, `on` [n]."""
         gusts = np.zeros((self.num_envs, self.plant.nw))
         if self._gusts is not None:
             gusts[on] = self._gusts.next(np.flatnonzero(on))
-        if self._true is not None:
-            after = self._true.step(state, actions, gusts)
-            self._valid = self._true.valid.copy()
-            return after, None
-        assert self.surrogate is not None
-        step = learned_step(self.surrogate, state, actions, gusts)
-        self._valid = np.asarray(step.valid)
-        return step.state, step.domain_score
+        return gusts
 
     def _again(self, mask: np.ndarray) -> None:
         """Autoreset the environments in `mask` [n]."""
         rows = np.flatnonzero(mask)
-        self._state = self._placed(self.state, rows, self._begin(rows, None))
+        self._state = self._machines.restart(self.state, rows, self._begin(rows, None))
 
     def _ended(
         self, over: np.ndarray, observation: Array, score: Array | None
@@ -304,37 +297,15 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
 
     def _begin(self, rows: np.ndarray, given: State | None) -> State:
         """Begin episodes of `rows` [k]; return their states, float64 `[k, ...]`."""
-        seeds = self._seeds.episode(rows)
+        seeds, designs = self._seeds.episode(rows), self._machines.designs[rows]
         if self._gusts is not None:
             self._gusts.start(rows, seeds[:, 1])
         if self._noise is not None:
             self._noise.start(rows, seeds[:, 2])
         self._steps[rows] = 0
         if given is not None:
-            return given[rows].replace(design=self._designs[rows])
-        return draw_episode_starts(self.task, seeds[:, 0], self._designs[rows])
-
-    def _placed(self, state: State, rows: np.ndarray, start: State) -> State:
-        """Return the states `[n, ...]` with `start` [k, ...] in `rows` [k], which become valid."""
-        self._valid = self._valid.copy()
-        self._valid[rows] = True
-        if self._true is not None:
-            return self._true.restart(state, rows, start)
-        return placed(state, rows, start)
-
-    def _rebuild(self, designs: np.ndarray, everyone: bool) -> None:
-        """Make the machines of new design vectors `[n, nd]`."""
-        if self.surrogate is None:
-            if not everyone:
-                raise InputError(
-                    "reset options: with reset_mask the machines keep their designs in true "
-                    "MuJoCo; a new design, or a state of another one, needs a reset of all"
-                )
-            self._true = TruePlant(self.plant, self.num_envs, designs, derived=self._judge.derived)
-            self._judge.watch(self._true)
-        if not np.array_equal(designs, self._designs):
-            self.close_extras()
-        self._designs = designs
+            return given[rows].replace(design=designs)
+        return draw_episode_starts(self.task, seeds[:, 0], designs)
 
     def _checked(self, actions: Array, over: np.ndarray) -> Array:
         """Return actions within their ranges; those of episodes that are over do not matter."""
@@ -359,12 +330,17 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         values = (np.asarray(observed) + noise).astype(np.float32)
         return np.clip(values, space.low, space.high)
 
+    def _seen(self, observation: Array) -> Array:
+        """Keep observations for resets of some environments; return them for the caller."""
+        self._observed = observation if self._device else observation.copy()
+        return observation
+
     def _info(
         self, mask: np.ndarray, score: Array | None = None, scored: np.ndarray | None = None
     ) -> dict[str, Any]:
         """Return the info of the environments in `mask` [n], with the scores of those `scored`."""
         fields = {name: getattr(self.state, name) for name in FIELDS}
-        info = masked({"valid": self._valid}, mask, self._device)
+        info = masked({"valid": self._machines.valid}, mask, self._device)
         info |= {"state": masked(fields, mask, self._device), "_state": mask.copy()}
         if score is not None and scored is not None:
             scored = scored & ~np.isnan(np.asarray(score))

@@ -1,4 +1,4 @@
-"""What the vector environment checks and how it chooses between environments, row by row."""
+"""How the vector environment chooses between environments, row by row."""
 
 from __future__ import annotations
 
@@ -7,76 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from physai.env.single import given_state
-from physai.errors import InputError
-from physai.plant import Plant
 from physai.state import Array, State
-from physai.task import Task
-
-
-def check_mask(mask: np.ndarray | None, n: int) -> np.ndarray:
-    """Return a reset_mask `[n]`, all True for None, or raise InputError."""
-    if mask is None:
-        return np.ones(n, bool)
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
-        raise InputError(f"reset_mask: expected a numpy array of bool, got {mask!r}")
-    if mask.shape != (n,) or not mask.any():
-        raise InputError(
-            f"reset_mask: expected shape ({n},) with at least one True, got {mask.sum()} True in "
-            f"shape {mask.shape}"
-        )
-    return mask.copy()
-
-
-def start_options(
-    plant: Plant, task: Task, options: dict[str, Any], n: int
-) -> tuple[State | None, np.ndarray | None]:
-    """Return the start `[n, ...]` and the design vectors `[n, nd]` that reset options give.
-
-    Raises:
-        InputError: another option, a state of the wrong shape, a design outside its bounds.
-    """
-    given, design = options.pop("state", None), options.pop("design", None)
-    nd = len(plant.design)
-    if options:
-        raise InputError(
-            "reset options: expected 'design', 'state' or 'reset_mask', got "
-            + ", ".join(map(repr, options))
-        )
-    if given is not None and design is not None:
-        raise InputError(
-            "reset options: a state brings its own design; give 'state' or 'design', not both"
-        )
-    if given is not None:
-        leading = (n,) if np.ndim(getattr(given, "time", 0.0)) else ()
-        given = given_state(plant, task, given, *leading)
-        if not leading:
-            given = jax.tree.map(lambda x: np.repeat(x[None], n, axis=0), given)
-        return given, plant.check_design(given.design)
-    if design is None:
-        return None, None
-    design = plant.check_design(np.asarray(design, float))
-    if design.shape not in ((nd,), (n, nd)):
-        raise InputError(f"design: expected shape ({nd},) or ({n}, {nd}), got {design.shape}")
-    return None, np.broadcast_to(design, (n, nd)).copy()
-
-
-def count(value: int, name: str) -> int:
-    """Return a whole number above 0, or raise InputError."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name}: expected a whole number above 0, got {value!r}")
-    return int(value)
-
-
-def mode(value: str | AutoresetMode) -> AutoresetMode:
-    """Return an AutoresetMode, given itself or its value, or raise InputError."""
-    try:
-        return AutoresetMode(value)
-    except ValueError as error:
-        names = ", ".join(f'"{m.value}"' for m in AutoresetMode)
-        raise InputError(f"autoreset_mode: expected {names}, got {value!r}") from error
 
 
 def masked(values: dict[str, Array], mask: np.ndarray, device: bool) -> dict[str, Any]:
@@ -89,7 +21,9 @@ def masked(values: dict[str, Array], mask: np.ndarray, device: bool) -> dict[str
     """
     everyone, found = bool(mask.all()), {}
     for name, value in values.items():
-        if not device:
+        if device:
+            value = jnp.asarray(value)
+        else:
             value = np.array(value, bool if value.dtype == bool else float)
         if not everyone:
             value = chosen(mask, value, (jnp if device else np).zeros_like(value))

@@ -11,6 +11,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from physai.env.options import count
 from physai.errors import InputError
 from physai.offscreen import offscreen_renderer
 from physai.plant import Plant
@@ -34,13 +35,14 @@ class Display:
         width, height: of images, pixels.
 
     Raises:
-        InputError: another mode.
+        InputError: another mode, or a size that is no whole number above 0.
     """
 
     def __init__(self, plant: Plant, mode: str | None, width: int, height: int) -> None:
         if mode not in RENDER_MODES:
             raise InputError(f'render_mode: expected None, "rgb_array" or "human", got {mode!r}')
-        self._plant, self._mode, self._size = plant, mode, (height, width)
+        self._plant, self._mode = plant, mode
+        self._size = (count(height, "height"), count(width, "width"))
         self._views: dict[bytes, View] = {}
         self._window: Window | None = None
 

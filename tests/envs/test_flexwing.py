@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +158,22 @@ def test_reward_and_requirements_at_the_goal_and_away_from_it(plant, task) -> No
     ):
         assert not met(state)[name]
         assert task.reward(state, action, state) < best - 0.01
+
+
+def test_the_spec_sheet_has_the_constants_of_fuselage_tail_fin_and_engine(plant) -> None:
+    model, rows = plant.model, {}
+    for line in (plant.folder / "README.md").read_text(encoding="utf-8").splitlines():
+        constant, value, *_ = *line.strip("|").split(" | "), ""
+        rows[constant.strip()] = [float(x) for x in re.findall(r"-?\d+\.?\d*", value)]
+    fuselage, tail, fin = (model.body(name) for name in ("fuselage", "tail", "fin"))
+    for constant, values in {
+        "payload with fuselage": fuselage.mass,
+        "its inertia about x, y and z, at 50 kg": fuselage.inertia,
+        "its centre of mass, behind half chord of the wing": -fuselage.ipos[:1],
+        "middle of the fin above the boom": fin.pos[2:],
+        "mass of tail and fin": [tail.mass[0], fin.mass[0]],
+        "inertia of the tail about x, y and z": tail.inertia,
+        "inertia of the fin across, along its span, about its normal": fin.inertia,
+        "thrust at full throttle": model.actuator("throttle").gainprm[:1],
+    }.items():
+        assert rows[constant] == pytest.approx(list(values)), constant
