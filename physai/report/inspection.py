@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from physai.plant import Plant
+from physai.plant import Plant, check_variables
 from physai.progress import Progress, silent
 from physai.report.bench import bench
 from physai.rollout.engine import TruePlant
@@ -101,7 +101,11 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
         task: gives the random starts.
         seed: of starts and actions.
         progress: called as the timing goes on.
+
+    Raises:
+        InputError: a design variable that changes nothing.
     """
+    check_variables(plant)
     model = plant.model
     sizes = {
         "positions": model.nq,
