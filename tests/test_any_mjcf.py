@@ -210,11 +210,22 @@ def test_a_joint_without_range_is_seen_as_sine_and_cosine_of_its_error(tmp_path)
     np.testing.assert_allclose(turned[:2], [np.sin(0.5), np.cos(0.5)], atol=1e-5)
 
 
-def test_closed_loops_start_at_the_goal(tmp_path):
-    weld = '<equality><joint joint1="shoulder" joint2="elbow"/></equality>' + KEY
-    plant = load_plant(write_arm(tmp_path, more=weld))
-    state = load_task(plant).reset(jax.random.key(3), jnp.zeros(0))
-    np.testing.assert_allclose(state.qpos, [0.4, -0.8], atol=1e-6)
+@pytest.mark.parametrize(
+    ("qpos", "message"),
+    [
+        ("5 -0.8", "key frame 'home': joint shoulder: .* range, -2.6.* to 2.6.* rad, got 5"),
+        ("0.4 -3", "key frame 'home': joint elbow: expected a goal within its range"),
+    ],
+)
+def test_a_key_frame_outside_the_ranges_is_no_goal(tmp_path, qpos, message):
+    plant = load_plant(write_arm(tmp_path, more=KEY.replace("0.4 -0.8", qpos)))
+    with pytest.raises(InputError, match=message):
+        load_task(plant)
+
+
+def test_a_key_frame_within_the_requirement_of_a_range_is_a_goal(tmp_path):
+    within = np.radians(140) + np.radians(2)  # the requirement leaves 3 degrees
+    load_task(load_plant(write_arm(tmp_path, more=KEY.replace("-0.8", f"{within}"))))
 
 
 def test_free_and_ball_joints_and_activations_fit_the_task(tmp_path):

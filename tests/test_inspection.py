@@ -54,6 +54,12 @@ def test_a_step_beyond_the_limit_of_stability_is_told(tmp_path: Path) -> None:
     assert any("step" in sentence for sentence in found.advice()[1:])
 
 
+def test_notes_of_the_task_are_passed_on(tmp_path: Path) -> None:
+    plant = oscillator(tmp_path, 0.005)
+    task = replace(load_task(plant), notes=("Mind the step.",))
+    assert inspect(plant, task).advice()[-1] == "Mind the step."
+
+
 def test_advice_follows_from_the_numbers() -> None:
     speed = [{"model": "mujoco", "steps_per_second": 1e5, "ratio": 1.0}]
     slow = [*speed, {"model": "surrogate", "steps_per_second": 5e4, "ratio": 0.5}]

@@ -288,7 +288,9 @@ def test_checks_may_be_yielded(tmp_path):
 APPLY = f"DESIGN = ({VARIABLE},)\ndef apply(spec, design): "
 
 
-@pytest.mark.parametrize("change", ["geom('cart').mass", "option.gravity[2]", "joint('x').damping[0]"])
+@pytest.mark.parametrize(
+    "change", ["geom('cart').mass", "option.gravity[2]", "joint('x').damping[0]"]
+)
 def test_a_variable_that_changes_the_model_passes(tmp_path, change):
     python = f"{APPLY}spec.{change} = design['m']"
     check_variables(load_plant(write_plant(tmp_path / "p", python=python)))

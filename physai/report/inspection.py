@@ -50,6 +50,7 @@ class Inspection:
             relative to the motion, median (None: most flights diverged).
         symmetry: which symmetries of the dynamics hold.
         speed: rows of `physai.report.bench.bench`, a surrogate of default size.
+        notes: what the task says of itself.
     """
 
     sizes: dict[str, int]
@@ -59,6 +60,7 @@ class Inspection:
     step_error: tuple[float, float] | None
     symmetry: Symmetry
     speed: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -86,7 +88,7 @@ class Inspection:
                 f"Half the time step changes one control period by {100 * self.step_error[0]:.1f}% "
                 "of the motion: the step is too long for these dynamics."
             )
-        return found
+        return [*found, *self.notes]
 
     def record(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -130,6 +132,7 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
         step_error=step_error,
         symmetry=symmetry,
         speed=bench(plant, untrained(plant, symmetry), seed=seed, progress=progress),
+        notes=task.notes,
     )
 
 

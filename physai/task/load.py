@@ -65,7 +65,9 @@ def _overridden(plant: Plant, module: ModuleType, where: Path) -> Task:
         )
     if ("observe" in changes) != ("observations" in changes):
         raise InputError(f"{where}: expected observe and OBSERVATIONS together, got one of them")
-    return replace(hold_task(plant), **changes)
+    task = replace(hold_task(plant), **changes)
+    # What the default task says about its starts holds for them alone.
+    return replace(task, notes=()) if "reset" in changes else task
 
 
 def _check_shapes(plant: Plant, task: Task, where: Path) -> None:
