@@ -210,11 +210,22 @@ def test_a_joint_without_range_is_seen_as_sine_and_cosine_of_its_error(tmp_path)
     np.testing.assert_allclose(turned[:2], [np.sin(0.5), np.cos(0.5)], atol=1e-5)
 
 
-def test_closed_loops_start_at_the_goal(tmp_path):
-    weld = '<equality><joint joint1="shoulder" joint2="elbow"/></equality>' + KEY
-    plant = load_plant(write_arm(tmp_path, more=weld))
-    state = load_task(plant).reset(jax.random.key(3), jnp.zeros(0))
-    np.testing.assert_allclose(state.qpos, [0.4, -0.8], atol=1e-6)
+@pytest.mark.parametrize(
+    ("qpos", "message"),
+    [
+        ("5 -0.8", "key frame 'home': joint shoulder: .* range, -2.6.* to 2.6.* rad, got 5"),
+        ("0.4 -3", "key frame 'home': joint elbow: expected a goal within its range"),
+    ],
+)
+def test_a_key_frame_outside_the_ranges_is_no_goal(tmp_path, qpos, message):
+    plant = load_plant(write_arm(tmp_path, more=KEY.replace("0.4 -0.8", qpos)))
+    with pytest.raises(InputError, match=message):
+        load_task(plant)
+
+
+def test_a_key_frame_within_the_requirement_of_a_range_is_a_goal(tmp_path):
+    within = np.radians(140) + np.radians(2)  # the requirement leaves 3 degrees
+    load_task(load_plant(write_arm(tmp_path, more=KEY.replace("-0.8", f"{within}"))))
 
 
 def test_free_and_ball_joints_and_activations_fit_the_task(tmp_path):
@@ -233,6 +244,12 @@ def test_free_and_ball_joints_and_activations_fit_the_task(tmp_path):
 
 # --- task.py on top of it
 
+OBSERVE = """
+from physai.task import ObservationChannel
+def observe(state):
+    return state.qpos[:1]
+"""
+
 
 def folder_with(tmp_path: Path, python: str) -> Path:
     (tmp_path / "mine").mkdir()
@@ -246,6 +263,12 @@ def test_task_py_may_change_what_it_names_and_leave_the_rest(tmp_path):
     task = load_task(plant)
     assert task.duration == 7.0
     assert task.requirements[0].name == "angle"
+
+
+def test_task_py_may_give_lists(tmp_path):
+    python = f"{OBSERVE}OBSERVATIONS = [ObservationChannel('x', 'm', -1.0, 1.0, 0.0)]\n"
+    task = load_task(load_plant(folder_with(tmp_path, python)))
+    assert task.no == 1 and hash(task) == hash(task)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +289,49 @@ def test_task_py_may_change_what_it_names_and_leave_the_rest(tmp_path):
             "import numpy as np\ndef reward(state, action, next_state):\n"
             "    a = 1\n    return np.linalg.norm(next_state.qpos) + missing\n",
             r"task.py:4: reward cannot be traced",
+        ),
+        ("import sys\nsys.exit(0)\n", r"task.py:2: cannot be imported: sys.exit: 0"),
+        (
+            "import sys\ndef reward(state, action, next_state):\n    sys.exit(1)\n",
+            r"task.py:3: reward cannot be traced by JAX: SystemExit: 1",
+        ),
+        ("DURATION = 0\n", "task.py: DURATION: expected a finite number of seconds above 0, got 0"),
+        ("DURATION = float('nan')\n", "task.py: DURATION: .*, got nan"),
+        ("DURATION = float('inf')\n", "task.py: DURATION: .*, got inf"),
+        ("DURATION = '4'\n", "task.py: DURATION: .*, got '4'"),
+        ("REQUIREMENTS = 3\n", "task.py: REQUIREMENTS: expected a tuple of Requirement, got 3"),
+        ("REQUIREMENTS = (3,)\n", r"task.py: REQUIREMENTS: .* of Requirement, got \(3,\)"),
+        ("OBJECTIVES = None\n", "task.py: OBJECTIVES: expected a tuple of Objective, got None"),
+        ("COMMANDS = ('x',)\n", "task.py: COMMANDS: expected a tuple of Channel"),
+        (f"{OBSERVE}OBSERVATIONS = 'x'\n", "OBSERVATIONS: .* of ObservationChannel, got 'x'"),
+        (
+            f"{OBSERVE}OBSERVATIONS = (ObservationChannel('x', 'm', 1.0, -1.0, 0.0),)\n",
+            "task.py: OBSERVATIONS: x: expected bounds low < high, got 1.0 and -1.0",
+        ),
+        (
+            f"{OBSERVE}OBSERVATIONS = (ObservationChannel('x', 'm', -1.0, 1.0, -0.1),)\n",
+            "task.py: OBSERVATIONS: x: noise: expected a finite number from 0, got -0.1",
+        ),
+        (
+            "from physai.task import Requirement\n"
+            "REQUIREMENTS = (Requirement('x', 'x', 'm', 'far', lambda s: s.qpos[0, 0]),)\n",
+            "task.py: REQUIREMENTS: x: limit: expected a number, got 'far'",
+        ),
+        (
+            "from physai.task import Requirement\n"
+            "REQUIREMENTS = (Requirement('x', 'x', 'm', 1, 2),)\n",
+            "task.py: x: measure: expected a function, got 2",
+        ),
+        ("reward = 3\n", "task.py: reward: expected a function, got 3"),
+        (
+            "import jax.numpy as jnp\n\ndef reward(state, action, next_state):\n"
+            "    return jnp.sqrt(-1.0 - state.qpos[0] ** 2)\n",
+            r"task.py:3: reward: expected finite numbers at a start .*, got nan",
+        ),
+        (
+            "import jax.numpy as jnp\nfrom physai.state import State\ndef reset(key, design):\n"
+            "    z = jnp.zeros\n    return State(z(2), z(2) / 0, z(0), z(()), z(0), design)\n",
+            r"task.py:3: reset.qvel: expected finite numbers at a start .*, got nan",
         ),
     ],
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from physai.errors import InputError
 from physai.plant import Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.state import State
@@ -99,6 +102,16 @@ def test_forces_see_the_attitude_of_the_step_that_they_act_in(rocket: Plant) -> 
     expected = speed * np.array([0, -np.sin(0.8), np.cos(0.8)])
     # The thrust acts at the centre of mass, so that nothing turns and the axis stays.
     np.testing.assert_allclose(after.qvel[1, :3], expected, atol=1e-9)
+
+
+def test_forces_that_raise_name_their_line(tmp_path: Path) -> None:
+    xml = ROCKET.replace("</body>", '<site name="nozzle"/></body>')
+    (tmp_path / "plant.xml").write_text(xml)
+    (tmp_path / "plant.py").write_text("def forces(live):\n    live.data('no such field')\n")
+    plant = load_plant(tmp_path)
+    still = start(plant, 1).replace(design=np.zeros((1, 0)))
+    with pytest.raises(InputError, match=r"plant.py:2: forces\(\) failed: .*no such field"):
+        TruePlant(plant, 1).step(still, np.ones((1, 1)))
 
 
 def test_a_start_anew_forgets_what_was_burnt(rocket: Plant) -> None:

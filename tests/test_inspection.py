@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from physai.plant import Plant, load_plant
+from physai.report.convergence import COARSE_FLIGHT, COARSE_STEP, step_error
 from physai.report.inspection import Inspection, inspect
 from physai.rollout.symmetry import Symmetry
 from physai.task import load_task
@@ -50,8 +52,49 @@ def test_the_step_error_falls_as_the_order_of_the_integrator_says(tmp_path: Path
 def test_a_step_beyond_the_limit_of_stability_is_told(tmp_path: Path) -> None:
     """Semi-implicit Euler is stable for step times frequency below 2; here it is 2.2."""
     found = look(oscillator(tmp_path, 0.02, stiffness=(2.2 / 0.02) ** 2))
-    assert found.diverged > 0.5 or (found.step_error is not None and found.step_error[0] > 0.05)
+    assert found.diverged > 0.5 or (found.step_error is not None and found.step_error[0] > 0.02)
     assert any("step" in sentence for sentence in found.advice()[1:])
+
+
+PENDULUM = """
+<mujoco>
+  <option timestep="{step}"/>
+  <worldbody><body><joint name="swing" axis="0 1 0" damping="0.05"/>
+    <geom type="capsule" fromto="0 0 0 0 0 -0.5" size="0.02" mass="1"/></body></worldbody>
+  <actuator><motor name="torque" joint="swing" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+
+
+def test_a_pendulum_of_a_second_is_sound_at_5_ms_and_not_at_a_quarter_second(
+    tmp_path: Path,
+) -> None:
+    """Its small oscillations take 1.15 s: 230 steps of 5 ms, and less than 5 of 0.25 s."""
+    for step, told in ((0.005, False), (0.25, True)):
+        path = tmp_path / f"p{step}.xml"
+        path.write_text(PENDULUM.format(step=step))
+        advice = look(load_plant(path)).advice()
+        assert any("too long" in sentence for sentence in advice) is told, advice
+
+
+@pytest.mark.parametrize("step", [0.005, 0.001])
+@pytest.mark.parametrize(("resolution", "told"), [(0.05, False), (0.8, True), (1.6, True)])
+def test_what_is_told_of_a_step_depends_on_what_moves(
+    tmp_path: Path, step: float, resolution: float, told: bool
+) -> None:
+    """An oscillator of frequency `resolution / step`: 126, 8 and 4 steps a cycle."""
+    plant = oscillator(tmp_path, step, stiffness=(resolution / step) ** 2)
+    found, _ = step_error(plant, load_task(plant), 0)
+    assert found is not None
+    measured, flight = found
+    assert (measured > COARSE_STEP and flight > COARSE_FLIGHT) is told
+    assert measured < 0.3 * resolution**2
+
+
+def test_notes_of_the_task_are_passed_on(tmp_path: Path) -> None:
+    plant = oscillator(tmp_path, 0.005)
+    task = replace(load_task(plant), notes=("Mind the step.",))
+    assert inspect(plant, task).advice()[-1] == "Mind the step."
 
 
 def test_advice_follows_from_the_numbers() -> None:
@@ -63,5 +106,7 @@ def test_advice_follows_from_the_numbers() -> None:
     fast = [*speed, {"model": "surrogate", "steps_per_second": 5e6, "ratio": 50.0}]
     found = replace(found, speed=fast, diverged=0.2, step_error=(0.3, 0.4))
     advice = found.advice()
-    assert "pays in speed" in advice[0] and "20%" in advice[1] and "30.0%" in advice[2]
+    assert "pays in speed" in advice[0] and "20%" in advice[1] and "30%" in advice[2]
     assert np.isclose(found.gain, 50.0)
+    for sound in ((0.3, 0.001), (0.001, 0.4)):  # flights agree; flights are chaotic
+        assert len(replace(found, step_error=sound).advice()) == 2

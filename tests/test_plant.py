@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from physai.errors import InputError
-from physai.plant import DesignVariable, load_plant, plant_names, plants_folder
+from physai.plant import DesignVariable, check_variables, load_plant, plant_names, plants_folder
 from physai.provenance import write_manifest
 
 SLIDER = """
@@ -23,6 +23,8 @@ SLIDER = """
   <actuator><motor name="push" joint="x" ctrlrange="{low} 2"/>{more}</actuator>
 </mujoco>
 """
+VARIABLE = "DesignVariable('m', 'kg', 1.0, 2.0, 1.5)"
+KEY = '</actuator><keyframe><key name="home" qpos="{}"/></keyframe><actuator>'
 
 
 def write_plant(
@@ -229,6 +231,82 @@ def test_disturbances_default_to_a_third_of_their_range(tmp_path):
     assert (wind.name, wind.std, wind.high, plant.nu) == ("wind", 2.0, 6.0, 1)
 
 
+def test_derived_names_keep_off_names_that_were_given(tmp_path):
+    xml = """<mujoco><worldbody>
+      <body><joint name="joint_1" type="slide"/><geom size="0.1"/>
+        <body><joint axis="0 1 0"/><geom size="0.1"/></body></body></worldbody>
+    <actuator><motor name="actuator_1" joint="joint_1" ctrlrange="-1 1"/>
+      <general joint="joint_1" ctrlrange="-1 1" dyntype="filter" dynprm="1"/></actuator></mujoco>"""
+    plant = load_plant(write_plant(tmp_path / "p", xml))
+    assert [j.name for j in plant.joints] == ["joint_1", "joint_1_"]
+    assert [a.name for a in plant.actions] == ["actuator_1", "actuator_1_"]
+    assert plant.state_channels[-1].name == "actuator_1_.activation"
+
+
+def test_state_channels_of_one_name_are_refused(tmp_path):
+    xml = """<mujoco><worldbody><body><freejoint name="a"/><geom size="0.1"/>
+      <body><joint name="a.x"/><geom size="0.1"/></body></body></worldbody></mujoco>"""
+    with pytest.raises(InputError, match=r"two state channels would be called 'a.x'"):
+        load_plant(write_plant(tmp_path / "p", xml))
+
+
+# --- what the author's functions do when they are called
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    1 / 0", r"plant.py:5: checks\(\) failed: ZeroDivisionError"),
+        ("    import sys; sys.exit(0)", r"plant.py:5: checks\(\) failed: sys.exit: 0"),
+        ("    return 3", r"plant.py: checks\(\): expected a list of .*Check, got 3"),
+        ("    return [True]", r"plant.py: checks\(\): expected a list of .*Check, got \[True\]"),
+        (
+            "    return [Check('mass', 'kg', 1.0, None, 0.1)]",
+            r"plant.py: checks\(\): mass: expected numbers, got \(1.0, None, 0.1\)",
+        ),
+    ],
+)
+def test_checks_that_fail_to_check_name_the_file(tmp_path, body, message):
+    python = f"from physai.plant import Check\n\ndef checks(plant):\n{body}\n"
+    plant = load_plant(write_plant(tmp_path / "p", python=python))
+    with pytest.raises(InputError, match=message):
+        plant.checks(plant)
+
+
+def test_checks_may_be_yielded(tmp_path):
+    python = (
+        "from physai.plant import Check\ndef checks(plant):\n"
+        "    yield Check('mass', 'kg', 1.0, 1.0, 0.1)\n"
+    )
+    plant = load_plant(write_plant(tmp_path / "p", python=python))
+    assert [c.passed for c in plant.checks(plant)] == [True]
+
+
+# --- whether a variable does anything
+
+
+APPLY = f"DESIGN = ({VARIABLE},)\ndef apply(spec, design): "
+
+
+@pytest.mark.parametrize(
+    "change", ["geom('cart').mass", "option.gravity[2]", "joint('x').damping[0]"]
+)
+def test_a_variable_that_changes_the_model_passes(tmp_path, change):
+    python = f"{APPLY}spec.{change} = design['m']"
+    check_variables(load_plant(write_plant(tmp_path / "p", python=python)))
+
+
+def test_a_variable_that_changes_nothing_is_refused_by_name(tmp_path):
+    folder = write_plant(tmp_path / "p", python=f"{APPLY}spec.geom('cart').rgba[0] = 0.5")
+    with pytest.raises(InputError, match=r"plant.py: design variable m: apply\(\) changes nothing"):
+        check_variables(load_plant(folder))
+
+
+def test_a_variable_that_only_forces_read_passes(tmp_path):
+    python = f"{APPLY}pass\ndef forces(live): pass"
+    check_variables(load_plant(write_plant(tmp_path / "p", python=python)))
+
+
 # --- identity
 
 
@@ -281,7 +359,7 @@ def test_shipped_plants_load_by_name_and_by_path(tmp_path):
         ({"period": "0.012"}, r"multiple of the time step, got 0.012 s and 0.005 s \(2.4 steps\)"),
         ({"period": "0.001"}, "multiple of the time step"),
         ({"period": "-0.02"}, "multiple of the time step"),
-        ({"python": "1/0"}, "plant.py: cannot be imported: ZeroDivisionError"),
+        ({"python": "1/0"}, "plant.py:2: cannot be imported: ZeroDivisionError"),
         (
             {"python": "DESIGN = (DesignVariable('m', 'kg', 1.0, 2.0, 1.5),)"},
             r"no apply\(spec, design\)",
@@ -298,7 +376,7 @@ def test_shipped_plants_load_by_name_and_by_path(tmp_path):
                 "python": "DESIGN = (DesignVariable('m', 'kg', 1.0, 2.0, 1.5),)\n"
                 "def apply(spec, design): spec.geom('no such geom').mass = design['m']"
             },
-            r"apply\(\) failed",
+            r"plant.py:3: apply\(\) failed",
         ),
         ({"python": "DISTURBANCES = {'gale': {}}"}, "'gale', but the model has no actuator"),
         (
@@ -307,6 +385,45 @@ def test_shipped_plants_load_by_name_and_by_path(tmp_path):
                 "more": '<motor name="disturbance/gust" joint="x" ctrlrange="-1 1"/>',
             },
             "'gust': expected 3 components, got 1",
+        ),
+        ({"python": "import sys\nsys.exit(0)"}, "plant.py:3: cannot be imported: sys.exit: 0"),
+        ({"python": "def f(:"}, "plant.py:2: cannot be imported: SyntaxError"),
+        ({"python": "DESIGN = 3"}, "plant.py: DESIGN: expected a tuple of .*DesignVariable, got 3"),
+        ({"python": "DESIGN = ('mass',)"}, "plant.py: DESIGN: expected a tuple"),
+        (
+            {"python": f"DESIGN = ({VARIABLE}, {VARIABLE})\ndef apply(spec, design): pass"},
+            "plant.py: two design variables would be called 'm'",
+        ),
+        (
+            {
+                "python": "DESIGN = (DesignVariable('m', 'kg', '1', 2.0, 1.5),)\n"
+                "def apply(spec, design): pass"
+            },
+            "design variable m: expected finite numbers low, high and nominal, got '1', 2.0",
+        ),
+        ({"python": f"DESIGN = ({VARIABLE},)\napply = 3"}, "apply: expected a function, got 3"),
+        (
+            {"python": f"DESIGN = ({VARIABLE},)\ndef apply(spec, design): raise SystemExit(1)"},
+            r"plant.py:3: apply\(\) failed for {'m': 1.5}: sys.exit: 1",
+        ),
+        ({"python": "checks = 3"}, "plant.py: checks: expected a function, got 3"),
+        ({"python": "UNITS = 3"}, "plant.py: UNITS: expected a dict .*, got 3"),
+        ({"python": "UNITS = {'push': 3}"}, "plant.py: UNITS: expected a dict"),
+        ({"python": "UNITS = {'pull': 'N'}"}, "UNITS names 'pull', .* it has push"),
+        ({"python": "DISTURBANCES = 3"}, "plant.py: DISTURBANCES: expected a dict, got 3"),
+        ({"python": "DISTURBANCES = {'a': 3}"}, "DISTURBANCES: 'a': expected a dict with some of"),
+        ({"python": "DISTURBANCES = {'a': {'std': 'x'}}"}, "'a': std: expected a number from 0"),
+        (
+            {"python": "DISTURBANCES = {'a': {'correlation_time': 0}}"},
+            "'a': correlation_time: expected seconds above 0, got 0",
+        ),
+        (
+            {"more": KEY.format("nan")},
+            "plant.xml: key frame 'home': qpos: expected finite numbers, got nan",
+        ),
+        (
+            {"more": '<motor name="disturbance/push" joint="x" ctrlrange="-1 1"/>'},
+            "two actuators would be called 'push'",
         ),
     ],
 )

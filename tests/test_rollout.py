@@ -611,6 +611,33 @@ def test_termination_cuts_an_episode(tmp_path):
         assert not episodes.actions[i, end:].any()
 
 
+def test_a_machine_that_diverges_at_once_is_told_after_the_first_shard(tmp_path):
+    """The default task calls it terminated, since rates pass 1000 before MuJoCo gives up."""
+    (tmp_path / "stiff.xml").write_text(
+        '<mujoco><option timestep="0.02"/><worldbody><body><joint name="x" type="slide"'
+        ' stiffness="1e7"/><geom size="0.1" mass="0.1"/></body></worldbody>'
+        '<actuator><motor joint="x" ctrlrange="-1e4 1e4"/></actuator></mujoco>'
+    )
+    plant = load_plant(tmp_path / "stiff.xml")
+    shown = []
+    with pytest.raises(InputError, match=r"16 of the first 16 episodes end within 2 .*diverge"):
+        collect(
+            plant,
+            load_task(plant),
+            tmp_path / "dataset",
+            SMALL,
+            progress=lambda _, done, total: shown.append((done, total)),
+        )
+    assert shown == [(0, 64)]
+    assert not (tmp_path / "dataset").exists()  # the machine that is mended is another one
+
+
+def test_a_task_that_ends_every_episode_at_once_is_told(tmp_path):
+    machine = cart(tmp_path / "cart", spring=1.0, sizes=(-1.0, 0.3), limit=-1.0)
+    with pytest.raises(InputError, match=r"end within 2 .*look at `terminated` and at the starts$"):
+        collect(*machine, tmp_path / "dataset", SMALL)
+
+
 def test_diverged_episodes_are_kept_apart_and_counted(tmp_path):
     machine = cart(tmp_path / "cart", spring=-400.0, sizes=(-3.0, 6.5), limit=1e5)
     settings = dataclasses.replace(SMALL, duration=0.4, train=64)
@@ -708,15 +735,19 @@ def test_bad_actions_of_a_controller_are_refused(tmp_path, action, message):
 
 
 def test_bad_observations_are_refused(tmp_path):
-    machine = cart(tmp_path / "cart", observe="jnp.sqrt(jnp.stack([s.qpos[0], -1.0 - s.qpos[0]]))")
+    plant, task = cart(tmp_path / "cart")
+    broken = dataclasses.replace(task, observe=lambda s: jnp.sqrt(-1.0 - s.qpos[jnp.zeros(2, int)]))
     with pytest.raises(InputError, match=r"observation of task.py: expected finite numbers"):
-        collect(*machine, tmp_path / "dataset", controlled(), 0, controller=Counting([]))
+        collect(plant, broken, tmp_path / "dataset", controlled(), 0, controller=Counting([]))
 
 
 def test_bad_starts_are_refused(tmp_path):
-    machine = cart(tmp_path / "cart", sizes=(400.0, 401.0))
+    plant, task = cart(tmp_path / "cart")
+    far = dataclasses.replace(
+        task, reset=lambda key, d: task.reset(key, d).replace(qpos=jnp.full(1, jnp.inf))
+    )
     with pytest.raises(InputError, match="qpos: expected finite numbers, got inf"):
-        collect(*machine, tmp_path / "dataset", SMALL, 0)
+        collect(plant, far, tmp_path / "dataset", SMALL, 0)
 
 
 # --- stopped and started again

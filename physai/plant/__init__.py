@@ -9,6 +9,7 @@ from physai.plant.load import (
 )
 from physai.plant.record import Channel, Check, DesignVariable, Disturbance, Plant
 from physai.plant.supported import check_driven
+from physai.plant.variables import check_variables
 
 __all__ = [
     "Channel",
@@ -17,6 +18,7 @@ __all__ = [
     "Disturbance",
     "Plant",
     "check_driven",
+    "check_variables",
     "joint_layout",
     "load_module",
     "load_plant",

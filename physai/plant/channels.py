@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
 
 from physai.errors import InputError
+from physai.plant.names import actuator_names, check_unique
 from physai.plant.record import Channel, Disturbance
 
 DISTURBANCE_PREFIX = "disturbance/"
@@ -38,33 +38,43 @@ class Actuators(NamedTuple):
     disturbance_ids: tuple[int, ...]
 
 
-def actuator_channels(model: mujoco.MjModel, module: ModuleType | None, path: Path) -> Actuators:
+def actuator_channels(
+    model: mujoco.MjModel,
+    units: Mapping[str, str],
+    processes: Mapping[str, Mapping[str, Any]],
+    path: Path,
+) -> Actuators:
     """Return the channels of a model's actuators.
 
     Args:
         model: the compiled model.
-        module: the plant's plant.py, whose UNITS and DISTURBANCES come first (None: none).
+        units: UNITS of plant.py, which come first.
+        processes: its DISTURBANCES.
         path: of the plant, for errors.
 
     Raises:
-        InputError: an actuator without range and none to derive, or a disturbance that plant.py
-            describes and the model does not have.
+        InputError: an actuator without range and none to derive, two of one name, or an actuator
+            that plant.py names and the model does not have.
     """
-    units: Mapping[str, str] = getattr(module, "UNITS", {})
-    processes: Mapping[str, Mapping[str, object]] = getattr(module, "DISTURBANCES", {})
     actions, action_ids, disturbances, disturbance_ids = [], [], [], []
-    for i in range(model.nu):
-        name = model.actuator(i).name or f"actuator_{i}"
+    for i, name in enumerate(actuator_names(model)):
         low, high = _range(model, i, name, path)
         if name.startswith(DISTURBANCE_PREFIX):
             name = name.removeprefix(DISTURBANCE_PREFIX)
             process = {"std": high / 3.0, "correlation_time": 1.0, **processes.get(name, {})}
-            channel = Disturbance(name, units.get(name, "N"), low, high, **process)  # type: ignore[arg-type]
+            channel = Disturbance(name, units.get(name, "N"), low, high, **process)
             disturbances.append(channel)
             disturbance_ids.append(i)
         else:
             actions.append(Channel(name, units.get(name) or _unit(model, i), low, high))
             action_ids.append(i)
+    names = [c.name for c in (*actions, *disturbances)]
+    check_unique(names, "actuators", path)
+    if unknown := sorted(set(units) - set(names)):
+        raise InputError(
+            f"{path / 'plant.py'}: UNITS names {unknown[0]!r}, but the model has no actuator of "
+            f"that name; it has {', '.join(names) or 'none'}"
+        )
     _check_disturbances(disturbances, processes, path)
     return Actuators(tuple(actions), tuple(action_ids), tuple(disturbances), tuple(disturbance_ids))
 

@@ -18,7 +18,6 @@ import difflib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -26,13 +25,11 @@ import mujoco
 import numpy as np
 
 from physai.errors import InputError
+from physai.plant.author import short, told
 from physai.plant.channels import Actuators, actuator_channels
-from physai.plant.record import (
-    DesignVariable,
-    Plant,
-    apply_design,
-    compile_spec,
-)
+from physai.plant.declared import declared
+from physai.plant.names import check_unique, joint_names
+from physai.plant.record import Plant, apply_design, compile_spec
 from physai.plant.supported import check_supported
 from physai.provenance import sha256_source
 from physai.state import Joint, JointKind
@@ -63,22 +60,24 @@ def load_plant(name_or_path: str | Path) -> Plant:
 
     Raises:
         InputError: nothing of that name or path, an MJCF that does not compile, a control
-            period that is no multiple of the time step, a MODEL of another hash.
+            period that is no multiple of the time step, a MODEL of another hash, a plant.py that
+            raises or declares what it cannot, two channels of one name.
     """
     path = _find(name_or_path)
     module = load_module(path / "plant.py")
     with warnings.catch_warnings():
         if hasattr(module, "MODEL"):  # of another's file, which its reader cannot mend
             warnings.simplefilter("ignore")
-        source = _read_spec(_model_file(path, module) if path.is_dir() else path)
-    design, apply = tuple(getattr(module, "DESIGN", ())), getattr(module, "apply", None)
-    _check_variables(design, apply, path)
-    nominal = np.array([v.nominal for v in design])
-    model = compile_spec(apply_design(source, apply, design, nominal, path), path)
+        file = _model_file(path, module) if path.is_dir() else path
+        source = _read_spec(file)
+    said = declared(module, path / "plant.py")
+    nominal = np.array([v.nominal for v in said.design])
+    model = compile_spec(apply_design(source, said.apply, said.design, nominal, path), path)
+    _check_key(model, file)
     period, substeps = _control_period(model, path)
     check_supported(model, path)
-    found = actuator_channels(model, module, path)
-    return Plant(
+    found = actuator_channels(model, said.units, said.disturbances, path)
+    plant = Plant(
         name=path.name if path.is_dir() else path.stem,
         folder=path,
         model=model,
@@ -87,16 +86,18 @@ def load_plant(name_or_path: str | Path) -> Plant:
         joints=joint_layout(model),
         actions=found.actions,
         disturbances=found.disturbances,
-        design=design,
+        design=said.design,
         action_ids=found.action_ids,
         disturbance_ids=found.disturbance_ids,
         trim=_trim(model, found),
         sha256=sha256_source(path),
         source=source,
-        apply=apply,
-        checks=getattr(module, "checks", None),
-        forces=getattr(module, "forces", None),
+        apply=said.apply,
+        checks=said.checks,
+        forces=said.forces,
     )
+    check_unique((c.name for c in plant.state_channels), "state channels", path)
+    return plant
 
 
 def load_module(path: Path) -> ModuleType | None:
@@ -110,9 +111,8 @@ def load_module(path: Path) -> ModuleType | None:
     sys.modules[name] = module
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        with told(path, "cannot be imported"):
+            module_spec.loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = writes_bytecode
     return module
@@ -154,6 +154,8 @@ def _model_file(folder: Path, module: ModuleType | None) -> Path:
         )
     if outside is None:
         return own
+    if not isinstance(outside, str | Path):
+        raise InputError(f"{folder / 'plant.py'}: MODEL: expected a path, got {short(outside)}")
     expected, found = getattr(module, "MODEL_SHA256", None), sha256_source(outside)
     if found != expected:
         raise InputError(
@@ -169,22 +171,6 @@ def _read_spec(path: Path) -> mujoco.MjSpec:
         return mujoco.MjSpec.from_file(str(path))
     except (ValueError, mujoco.FatalError) as error:
         raise InputError(f"{path}: MuJoCo cannot read this model: {error}") from error
-
-
-def _check_variables(
-    design: tuple[DesignVariable, ...], apply: Callable[..., None] | None, path: Path
-) -> None:
-    if design and apply is None:
-        raise InputError(
-            f"{path / 'plant.py'}: DESIGN names {len(design)} variables, but there is no "
-            "apply(spec, design) to write them into the model"
-        )
-    for v in design:
-        if not (v.low < v.high and v.low <= v.nominal <= v.high):
-            raise InputError(
-                f"{path / 'plant.py'}: design variable {v.name}: expected low < high and a nominal "
-                f"value between them, got {v.low:g}, {v.high:g} and {v.nominal:g}"
-            )
 
 
 def _control_period(model: mujoco.MjModel, path: Path) -> tuple[float, int]:
@@ -207,13 +193,24 @@ def joint_layout(model: mujoco.MjModel) -> tuple[Joint, ...]:
     """Return where each joint of a model sits in qpos and qvel."""
     return tuple(
         Joint(
-            model.joint(j).name or f"joint_{j}",
+            name,
             _KINDS[int(model.jnt_type[j])],
             int(model.jnt_qposadr[j]),
             int(model.jnt_dofadr[j]),
         )
-        for j in range(model.njnt)
+        for j, name in enumerate(joint_names(model))
     )
+
+
+def _check_key(model: mujoco.MjModel, file: Path) -> None:
+    """Refuse a first key frame, which gives goal and trim, with numbers that are not finite."""
+    for field in ("qpos", "qvel", "act", "ctrl") if model.nkey else ():
+        values = getattr(model, f"key_{field}")[0]
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{file}: key frame {model.key(0).name or 0!r}: {field}: expected finite numbers, "
+                f"got {' '.join(f'{x:g}' for x in values)}"
+            )
 
 
 def _trim(model: mujoco.MjModel, found: Actuators) -> np.ndarray:

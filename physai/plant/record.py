@@ -12,6 +12,8 @@ import mujoco
 import numpy as np
 
 from physai.errors import InputError
+from physai.plant.author import told
+from physai.plant.names import actuator_names
 from physai.state import Joint
 
 
@@ -192,12 +194,8 @@ def apply_design(
     spec = source.copy()
     if apply is not None:
         named = {v.name: float(x) for v, x in zip(design, values, strict=True)}
-        try:
+        with told(path / "plant.py", f"apply() failed for {named}"):
             apply(spec, named)
-        except Exception as error:
-            raise InputError(
-                f"{path / 'plant.py'}: apply() failed for {named}: {type(error).__name__}: {error}"
-            ) from error
     return spec
 
 
@@ -230,9 +228,8 @@ def _state_channels(
                 position.append(Channel(name, unit, -inf, inf))
                 velocity.append(Channel(f"{name}.rate", f"{unit}/s", -inf, inf))
     activation = []
-    for i in range(model.nu):
+    for i, name in enumerate(actuator_names(model)):
         count = int(model.actuator_actnum[i])
         suffixes = [""] if count == 1 else [f"_{k}" for k in range(1, count + 1)]
-        name = model.actuator(i).name or f"actuator_{i}"
         activation += [Channel(f"{name}.activation{s}", "1", -inf, inf) for s in suffixes]
     return (*position, *velocity, *activation)

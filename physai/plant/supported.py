@@ -8,6 +8,7 @@ from pathlib import Path
 import mujoco
 
 from physai.errors import InputError
+from physai.plant.names import actuator_names
 from physai.plant.record import Plant
 
 MAX_DOFS = 400
@@ -66,6 +67,6 @@ def _problems(model: mujoco.MjModel) -> Iterator[str]:
         kinds = (model.actuator_gaintype[i], model.actuator_biastype[i], model.actuator_dyntype[i])
         users = (user, int(mujoco.mjtBias.mjBIAS_USER), int(mujoco.mjtDyn.mjDYN_USER))
         if any(kind == own for kind, own in zip(kinds, users, strict=True)):
-            name = model.actuator(i).name or f"actuator_{i}"
+            name = actuator_names(model)[i]
             yield f"actuator {name}, whose type `user` needs a callback: choose another type"
             break

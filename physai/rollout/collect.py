@@ -7,6 +7,7 @@ one shard is simulated, the one before it is written and the designs of the next
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ _IDENTITY = (
 
 DEFAULT_PERIODS = 60
 """Control periods of an episode by default: more than a surrogate is scored over."""
+TOO_SHORT, ALMOST_ALL = 2, 0.95
+"""Collecting stops where this share of the first shard ends within so many control periods."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def collect(
 
     Raises:
         InputError: the folder holds something else or a dataset with other settings, the disk is
-            full, or the task or controller gives numbers that are not finite or of a wrong shape.
+            full, the task or controller gives numbers that are not finite or of a wrong shape, or
+            almost all episodes end at once.
     """
     folder = Path(folder)
     wanted = _describe(plant, task, settings, seed, controller, policy_folder)
@@ -197,9 +201,38 @@ def _fill(folder: Path, job: Job, progress: Progress) -> None:
             if after is not None:
                 coming.append(threads.submit(prepare, job, after))
             flown = fly(job, ready)
+            if shard.number == 0:
+                _check_flying(folder, job, flown)
             done = _settle(pending, progress, done, total)
             pending = shard, threads.submit(_write, writer, shard, flown)
         _settle(pending, progress, done, total)
+
+
+def _check_flying(folder: Path, job: Job, flown: Flown) -> None:
+    """Stop where there is nothing to collect, and leave no folder: the next try is another machine.
+
+    Raises:
+        InputError: almost all episodes of the first shard end within `TOO_SHORT` control periods.
+    """
+    ends, episodes = np.minimum(flown.ended, flown.sound), len(flown.ended)
+    short = int(np.sum(ends <= TOO_SHORT))
+    if job.steps <= TOO_SHORT or short < ALMOST_ALL * episodes:
+        return
+    shutil.rmtree(folder)
+    diverged = int(np.sum(flown.sound < job.steps))
+    if diverged > 0.5 * short:
+        reason = (
+            f"{diverged} of {episodes} flights diverge, as `physai check {job.plant.folder}` will "
+            "say: halve the time step, or give joints ranges and damping"
+        )
+    else:
+        reason = "the task terminates them: look at `terminated` and at the starts" + (
+            "" if job.controller is None else ", or at the controller"
+        )
+    raise InputError(
+        f"{folder}: nothing collected: {short} of the first {episodes} episodes end within "
+        f"{TOO_SHORT} control periods; {reason}"
+    )
 
 
 def _settle(

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from physai.errors import InputError
 from physai.plant import Channel, Plant
 from physai.state import VELOCITY_WIDTH, Joint, State, minus, plus, rotate_inverse
 from physai.task.record import ObservationChannel, Requirement, Task
+from physai.task.starts import LEAST, Bank, constrained, draw_bank
 
 DURATION = 4.0  # s
 HOLD = 1.0  # s at the end in which the requirements must hold
@@ -69,23 +71,46 @@ class _Goal:
 def hold_task(plant: Plant) -> Task:
     """Return the task of reaching and holding the first key frame, or the rest pose, of a plant.
 
-    Starts lie within a quarter of each joint's range of the goal, at rest; where the model has
-    equality constraints they lie at the goal, since a random configuration would break them.
+    Starts lie within a quarter of each joint's range of the goal, at rest. Where the model has
+    equality constraints they come from a bank of some hundred that satisfy them at the nominal
+    design, see `physai.task.starts`; where too few are found they lie at the goal, and `notes` says
+    so.
+
+    Raises:
+        InputError: a first key frame outside the joints' ranges.
     """
     goal = _goal(plant)
+    bank = None
+    if constrained(plant.model):
+        shape = (goal.qpos, goal.reach, goal.scale, goal.low, goal.high)
+        bank = draw_bank(plant.model, *(x.astype(float) for x in shape))
     steps = max(1, round(HOLD / plant.control_period))
 
-    def start(key: jax.Array, design: jax.Array, spread: float, speed: float) -> State:
+    def start(qpos: jax.Array, qvel: jax.Array, design: jax.Array) -> State:
+        act = jnp.asarray(goal.act)
+        return State(qpos, qvel, act, jnp.zeros(()), jnp.zeros(0), design)
+
+    def drawn(key: jax.Array, design: jax.Array, spread: float, speed: float) -> State:
         u = jax.random.uniform(key, (2, plant.model.nv), minval=-1.0, maxval=1.0)
         qpos = plus(goal.joints, jnp.asarray(goal.qpos), spread * goal.reach * u[0])
-        return State(
-            qpos=jnp.clip(qpos, goal.low, goal.high),
-            qvel=speed * goal.reach * u[1],
-            act=jnp.asarray(goal.act),
-            time=jnp.zeros(()),
-            command=jnp.zeros(0),
-            design=design,
+        return start(jnp.clip(qpos, goal.low, goal.high), speed * goal.reach * u[1], design)
+
+    def picked(
+        key: jax.Array, design: jax.Array, bank: np.ndarray, speed: np.ndarray | None
+    ) -> State:
+        i = jax.random.randint(key, (), 0, len(bank))
+        still = jnp.zeros(plant.model.nv) if speed is None else jnp.asarray(speed, jnp.float32)[i]
+        return start(jnp.asarray(bank, jnp.float32)[i], still, design)
+
+    def reset(key: jax.Array, design: jax.Array) -> State:
+        return (
+            drawn(key, design, 1.0, 0.0) if bank is None else picked(key, design, bank.near, None)
         )
+
+    def excitation(key: jax.Array, design: jax.Array) -> State:
+        if bank is None:
+            return drawn(key, design, 2.0, 2.0)
+        return picked(key, design, bank.far, bank.speed)
 
     def reward(state: State, action: jax.Array, next_state: State) -> jax.Array:
         error = goal.error(next_state)
@@ -104,13 +129,14 @@ def hold_task(plant: Plant) -> Task:
         commands=(),
         observations=_observations(plant, goal),
         duration=DURATION,
-        reset=lambda key, design: start(key, design, 1.0, 0.0),
-        excitation=lambda key, design: start(key, design, 2.0, 2.0),
+        reset=reset,
+        excitation=excitation,
         observe=lambda state: _observe(goal, state),
         reward=reward,
         terminated=terminated,
         settling=lambda states: _settling(goal, states),
         requirements=_requirements(goal, steps),
+        notes=() if bank is None else _notes(goal, bank),
     )
 
 
@@ -129,7 +155,8 @@ def _goal(plant: Plant) -> _Goal:
             i, ends = joint.qvel_index, model.jnt_range[number]
             low[joint.qpos_index], high[joint.qpos_index] = ends
             scale[i] = min(scale[i], 0.25 * (ends[1] - ends[0]))
-    reach = np.zeros(model.nv) if model.neq else _reach(plant, scale)
+            _check_within(plant, joint, float(qpos[joint.qpos_index]), ends, limit[i])
+    reach = _reach(plant, scale)
     span = np.array([a.high - a.low for a in plant.actions])
     action, act = _holding(plant, np.array(qpos))
     return _Goal(
@@ -137,6 +164,40 @@ def _goal(plant: Plant) -> _Goal:
         *(np.asarray(x, np.float32) for x in (qpos, act, action, span)),
         *(np.asarray(x, np.float32) for x in (scale, unit, limit, reach, low, high)),
     )
+
+
+def _check_within(plant: Plant, joint: Joint, value: float, ends: np.ndarray, limit: float) -> None:
+    """Refuse a goal that no joint within its range meets the requirement for."""
+    if not ends[0] - limit <= value <= ends[1] + limit:
+        unit = "m" if joint.kind == "slide" else "rad"
+        where = f"key frame {plant.model.key(0).name or 0!r}" if plant.model.nkey else "rest pose"
+        raise InputError(
+            f"{plant.folder}: {where}: joint {joint.name}: expected a goal within its range, "
+            f"{ends[0]:g} to {ends[1]:g} {unit}, got {value:g}. Change qpos of the key frame (rad "
+            "and m, whatever the compiler's angle) or the range"
+        )
+
+
+def _notes(goal: _Goal, bank: Bank) -> tuple[str, ...]:
+    """Say what is wrong with the starts of a model with equality constraints."""
+    notes = []
+    if bank.broken:
+        notes.append(
+            "The goal breaks the model's equality constraints, so that it cannot be held: give a "
+            "first key frame that satisfies them."
+        )
+    if bank.found < LEAST:
+        notes.append(
+            f"Every start is the goal itself, since only {bank.found} ways from it were found on "
+            "which the equality constraints and the joints' ranges hold. A certificate then says "
+            "little: write a `reset` and an `excitation` in task.py."
+        )
+    elif np.all(np.abs(minus(goal.joints, bank.near, goal.qpos)) < goal.limit):
+        notes.append(
+            "Every start meets the requirements already, since the equality constraints leave "
+            "hardly a way from the goal: write a `reset` in task.py."
+        )
+    return tuple(notes)
 
 
 def _linear(joints: tuple[Joint, ...], nv: int) -> np.ndarray:

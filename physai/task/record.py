@@ -106,6 +106,7 @@ class Task:
         settling: `states [T+1] -> s`, time after which the goal is kept (inf: never; None: no such
             measure).
         readout: what environments on the true simulator show beyond that (None: nothing).
+        notes: sentences about the task that `physai check` passes on.
     """
 
     commands: tuple[Channel, ...]
@@ -120,6 +121,7 @@ class Task:
     excitation: Callable[[jax.Array, jax.Array], State] | None = None
     settling: Callable[[State], jax.Array] | None = None
     readout: Readout | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def no(self) -> int:
