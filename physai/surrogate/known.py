@@ -69,17 +69,9 @@ class Known:
 
     def change(self, state: State, action: Array, disturbance: Array) -> jax.Array:
         """Return the change of qvel `[..., nv]` in a control period."""
-        period = (state, jnp.asarray(action), jnp.asarray(disturbance))
+        return _change(self, state, jnp.asarray(action), jnp.asarray(disturbance))
 
-        def stage(found: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
-            return self._acceleration(part, found, *period), None
-
-        # A scan, so that the equations are compiled once.
-        start = jnp.zeros_like(jnp.asarray(state.qvel))
-        found, _ = jax.lax.scan(stage, start, jnp.array(STAGES))
-        return self.control_period * found
-
-    def _acceleration(
+    def acceleration_at(
         self, part: Array, before: Array, state: State, action: Array, disturbance: Array
     ) -> jax.Array:
         """Return the acceleration at a part of the period, given that up to there."""
@@ -121,7 +113,7 @@ class Known:
         # Not compiled: most machines are asked this once.
         found = jnp.zeros_like(jnp.asarray(states.qvel))
         for part in STAGES:
-            found = self._acceleration(part, found, states, action, disturbance)
+            found = self.acceleration_at(part, found, states, action, disturbance)
         predicted = self.control_period * np.asarray(found)
         change = np.asarray(after.qvel) - states.qvel
         moves = change.std(0) > 0.0
@@ -139,6 +131,16 @@ class Known:
             name: jnp.tensordot(terms, self.coefficients[name], axes=1) for name in self.varied
         }
         return {**self.constants, **varied}
+
+
+@jax.jit
+def _change(known: Known, state: State, action: jax.Array, disturbance: jax.Array) -> jax.Array:
+    def stage(found: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
+        return known.acceleration_at(part, found, state, action, disturbance), None
+
+    # A scan, so that the equations are compiled once.
+    found, _ = jax.lax.scan(stage, jnp.zeros_like(state.qvel), jnp.array(STAGES))
+    return known.control_period * found
 
 
 def blank_known(description: Mapping[str, Any]) -> Known:
