@@ -276,6 +276,14 @@ REFUSED = {
     "not TOML": ("[time", "mapping.toml: expected TOML"),
     "a number for a column": (edited('column = "x"', "column = 3"), "column: expected text, got 3"),
     "episodes": (f'{CARTPOLE}\n[episode]\ncolumn = "run"', "no column 'run'"),
+    "a scale of 0": (
+        edited("scale = -1, offset", "scale = 0, offset"),
+        "[position] hinge: scale: expected a number other than 0, got 0; for a constant, give a",
+    ),
+    "constants for all positions": (
+        re.sub(r"(slider|hinge) = {.*(mm|deg).*}", r'\1 = { value = 1, unit = "\2" }', BARE),
+        "[position]: expected a column for at least one position, got constants alone",
+    ),
     "a source": (edited('column = "t"\nunit = "ms"', 'source = "log"'), "source is for MCAP"),
 }
 
@@ -311,6 +319,62 @@ def test_infinity_text_and_emptiness_are_refused(importing, cells, plant, task, 
         import_logs(plant, task, [log], tmp_path / "d", tmp_path / "mapping.toml")
     with pytest.raises(InputError, match=r"nothing\.csv: no such file"):
         import_logs(plant, task, [tmp_path / "nothing.csv"], tmp_path / "d")
+
+
+def test_a_column_that_is_there_twice_is_refused(plant, task, tmp_path: Path, cells) -> None:
+    log = write_csv(tmp_path / "log.csv", {name: v[:50] for name, v in cells.items()})
+    log.write_text(log.read_text().replace("omega", "theta", 1))
+    (tmp_path / "mapping.toml").write_text(BARE)
+    with pytest.raises(InputError, match=r"log.csv: expected one column 'theta', got 2"):
+        import_logs(plant, task, [log], tmp_path / "data", tmp_path / "mapping.toml")
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "utf-16"])
+def test_a_header_that_is_not_utf8_is_refused(
+    plant, task, tmp_path: Path, cells, encoding: str
+) -> None:
+    log = write_csv(tmp_path / "log.csv", {name: v[:50] for name, v in cells.items()})
+    log.write_bytes(log.read_text().replace("omega", "omega °/s", 1).encode(encoding))
+    (tmp_path / "mapping.toml").write_text(BARE)
+    with pytest.raises(InputError, match=f"(?i)log.csv: expected .* UTF-8.*`iconv -f {encoding} "):
+        import_logs(plant, task, [log], tmp_path / "data", tmp_path / "mapping.toml")
+
+
+def test_an_episode_of_one_row_or_without_a_label_is_refused(importing, cells) -> None:
+    mapping = f'{CARTPOLE}\n[episode]\ncolumn = "run"'
+    run = np.repeat(np.arange(15.0), 100)
+    cells = {name: values[:1500] for name, values in cells.items()}
+    flicker = run.copy()
+    flicker[50] = 99.0
+    with pytest.raises(
+        InputError, match=r"log.csv, run 99.*: expected at least 2 rows, got 1 \(ro"
+    ):
+        importing({**cells, "run": flicker}, mapping)
+    blank = run.copy()
+    blank[700:710] = np.nan
+    with pytest.raises(InputError, match=r"'run': expected an episode in every row, .* row 701"):
+        importing({**cells, "run": blank}, mapping)
+
+
+def test_a_position_with_one_sample_is_refused(importing, cells) -> None:
+    ones = np.where(np.arange(len(cells["t"])) == 0, 1.0, np.nan)
+    cells |= dict.fromkeys(("x", "theta", "v", "omega"), ones)
+    with pytest.raises(InputError, match=r"log\.csv: expected at least 2 samples of a position"):
+        importing(cells)
+
+
+def test_a_log_given_twice_is_refused(plant, task, tmp_path: Path, cells) -> None:
+    logs = [write_csv(tmp_path / f"{name}.csv", cells) for name in "ab"]
+    (tmp_path / "mapping.toml").write_text(CARTPOLE)
+    with pytest.raises(InputError, match=r"a\.csv and .*b\.csv: expected different logs"):
+        import_logs(plant, task, logs, tmp_path / "data", tmp_path / "mapping.toml")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_position_that_never_changes_is_noted(importing, cells) -> None:
+    _, report = importing({**cells, "x": np.full_like(cells["x"], 250.0)}, BARE)
+    said = "position slider (column 'x', declared mm): is 0.25 m through the whole log"
+    assert sum(said in note for note in report["notes"]) == 1
 
 
 def test_a_log_that_is_too_slow_is_refused(importing, cells) -> None:
@@ -590,9 +654,23 @@ def test_a_topic_or_field_that_is_not_there_is_refused(plant, task, tmp_path, ce
         with pytest.raises(InputError, match=re.escape(said)):
             import_logs(plant, task, [log], tmp_path / "data", tmp_path / "mapping.toml")
     (tmp_path / "mapping.toml").write_text(MCAP)
-    (tmp_path / "b.mcap").write_bytes(b"not this")
-    with pytest.raises(InputError, match="expected MCAP"):
-        import_logs(plant, task, [tmp_path / "b.mcap"], tmp_path / "d", tmp_path / "mapping.toml")
+
+
+def test_a_damaged_mcap_file_is_refused(plant, task, tmp_path: Path, cells) -> None:
+    whole = write_mcap(tmp_path / "a.mcap", cells).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 0xFF
+    (tmp_path / "mapping.toml").write_text(MCAP)
+    damaged = tmp_path / "b.mcap"
+    for content, said in (
+        (b"not this", "expected MCAP: InvalidMagic"),
+        (b"short", "expected MCAP: error: unpack requires"),
+        (b"", "expected MCAP: EndOfFile"),
+        (bytes(flipped), "cannot be read to its end"),
+    ):
+        damaged.write_bytes(content)
+        with pytest.raises(InputError, match=f"b.mcap: {said}.*; copy it again, or recover"):
+            import_logs(plant, task, [damaged], tmp_path / "data", tmp_path / "mapping.toml")
 
 
 # Round trips
@@ -634,6 +712,26 @@ def test_a_dataset_survives_the_round_trip(recorded: Dataset, tmp_path: Path, to
     for before, after in zip(sorted_episodes(recorded), sorted_episodes(again), strict=True):
         # A table's orientations are normalised in float64: one unit in the last place.
         np.testing.assert_allclose(after, before, rtol=0.0 if exact else 2e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("to", ["minari", "csv"])
+def test_a_plant_without_actuators_survives_the_round_trip(tmp_path: Path, to: str) -> None:
+    (tmp_path / "swing.xml").write_text(
+        '<mujoco><worldbody><body><joint name="j" axis="0 1 0" damping="0.2"/>'
+        '<geom type="capsule" fromto="0 0 0 .4 0 0" size=".03" mass="1"/></body></worldbody>'
+        "</mujoco>"
+    )
+    plant = load_plant(tmp_path / "swing.xml")
+    task = load_task(plant)
+    settings = RolloutSettings(train=8, calibration=2, test=2, duration=0.4)
+    dataset = collect(plant, task, tmp_path / "data", settings, 3)
+    convert_dataset(plant, task, dataset, to, tmp_path / to)  # type: ignore[arg-type]
+    source = tmp_path / to if to == "minari" else tmp_path / to / "episodes.csv"
+    mapping = None if to == "minari" else tmp_path / to / "mapping.toml"
+    wanted = ImportSettings(duration=0.4, symmetry=False)
+    again, _ = import_logs(plant, task, [source], tmp_path / "again", mapping, wanted)
+    for before, after in zip(sorted_episodes(dataset), sorted_episodes(again), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-7)
 
 
 def test_a_minari_dataset_is_one(recorded: Dataset, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def machine_signals(log: Log, mapping: ColumnMap, plant: Plant) -> Machine:
     """Convert the columns of a log.
 
     Raises:
-        InputError: quaternions that are not of unit length.
+        InputError: quaternions that are not of unit length, or no signal with two samples.
     """
     signals: dict[str, dict[str, Signal]] = {}
     constants: dict[str, dict[str, float]] = {}
@@ -86,7 +86,13 @@ def machine_signals(log: Log, mapping: ColumnMap, plant: Plant) -> Machine:
         if signal is not None and endless and _wraps(signal):
             signals["position"][joint.name] = replace(signal, values=np.unwrap(signal.values))
             unwrapped.append(joint.name)
-    return Machine(log, signals, constants, turning, unwrapped)
+    machine = Machine(log, signals, constants, turning, unwrapped)
+    if all(len(signal.time) < 2 for signal in machine.moving):
+        raise InputError(
+            f"{log.name}: expected at least 2 samples of a position, got 1 of each; are these "
+            "columns empty, or is this the right file?"
+        )
+    return machine
 
 
 def _converted(signal: Signal, entry: Entry, where: str) -> np.ndarray:

@@ -17,9 +17,11 @@ from physai.exchange.logs import Log, read_table
 from physai.exchange.mapping import ColumnMap, load_mapping
 from physai.exchange.mcap import read_mcap
 from physai.exchange.minari import minari_folder, minari_logs, read_minari
+from physai.exchange.replay import suspect_units
 from physai.exchange.resample import Recording, Resampling, recordings
 from physai.exchange.suspect import (
-    shaken_speeds,
+    note_still,
+    shaken,
     suspect_actions,
     suspect_order,
     suspect_positions,
@@ -30,7 +32,7 @@ from physai.exchange.suspect import (
 from physai.exchange.windows import SHORTEST, ImportSettings, draw_splits, stack, window_periods
 from physai.plant import Plant
 from physai.progress import Progress, silent
-from physai.provenance import Source, read_json
+from physai.provenance import Source, read_json, sha256_file, sha256_folder
 from physai.rollout.dataset import Dataset, open_dataset
 from physai.rollout.recorded import REPORT, is_recorded, write_recorded
 from physai.rollout.store import SPLITS, columns, describe, shapes
@@ -96,6 +98,7 @@ def import_logs(
     if is_recorded(folder, {"plant": plant, **inputs}, settings, seed):
         dataset = open_dataset(folder, plant)
         return Imported(dataset, read_json(folder / REPORT))
+    _refuse_repeated(sources)
     strict = settings.suspicious == "refuse"
     read = _read(plant, task, sources, fitting, seed, strict, progress)
     if strict:
@@ -126,6 +129,19 @@ def import_logs(
         report,
     )
     return Imported(dataset, report)
+
+
+def _refuse_repeated(sources: Sequence[Path]) -> None:
+    """Refuse what is given twice: episodes of training would be those of the test."""
+    seen: dict[str, Path] = {}
+    for source in sources:
+        sha256 = sha256_folder(source) if source.is_dir() else sha256_file(source)
+        if sha256 in seen:
+            raise InputError(
+                f"{seen[sha256]} and {source}: expected different logs, got the same content "
+                "twice; give it once, or a test would be on episodes that were trained on"
+            )
+        seen[sha256] = source
 
 
 def _refuse(suspicions: Sequence[str]) -> None:
@@ -161,7 +177,8 @@ def _read(
     strict: bool,
     progress: Progress,
 ) -> _Read:
-    read, fastest = _Read([], [], {}, [], []), None
+    fastest = np.zeros(0)
+    read, moving = _Read([], [], {}, [], []), np.zeros(0)
     for i, source in enumerate(sources):
         progress("import", i, len(sources))
         if mapping is None:
@@ -172,9 +189,16 @@ def _read(
             read.logs.append({"log": source.name, "recordings": len(found)})
             read.notes.extend(notes)
             continue
-        fastest = shaken_speeds(plant, task, seed) if fastest is None else fastest
+        if not moving.size:
+            moving = shaken(plant, task, seed)
+            fastest = np.abs(moving).max((0, 1), initial=0.0)
+        first, cheap = len(read.recordings), len(read.suspicions)
         for log in _logs(source, mapping):
             _add(read, log, mapping, plant, task, fastest, strict)
+        found = read.recordings[first:]
+        read.notes.extend(note_still(source.name, found, mapping, plant, task))
+        if not strict or len(read.suspicions) == cheap:  # otherwise these are told first
+            read.suspicions.extend(suspect_units(source.name, found, mapping, plant, task, moving))
     progress("import", len(sources), len(sources))
     return read
 

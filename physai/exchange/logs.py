@@ -55,8 +55,8 @@ def read_table(path: Path, mapping: ColumnMap) -> list[Log]:
     """Read a CSV or Parquet file, as one log or one an episode.
 
     Raises:
-        InputError: it cannot be read, lacks a column, has text in one, or its time does not
-            increase.
+        InputError: it cannot be read, lacks a column or has it twice, has text in one, its time
+            does not increase, or an episode has no label or but one row.
     """
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     time, episode = mapping.time.column, mapping.episode
@@ -70,7 +70,7 @@ def read_table(path: Path, mapping: ColumnMap) -> list[Log]:
     seconds = _seconds(table, mapping, path)
     if not episode:
         return [table_log(path.name, seconds, cells, first_row=0)]
-    labels = np.asarray(table[episode].to_numpy(zero_copy_only=False))
+    labels = _labels(table[episode], f"{path}: column {episode!r}")
     starts = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
     return [
         table_log(
@@ -81,6 +81,17 @@ def read_table(path: Path, mapping: ColumnMap) -> list[Log]:
         )
         for a, b in pairwise(starts)
     ]
+
+
+def _labels(column: Any, where: str) -> np.ndarray:
+    """Return the episode of every row; a blank one would be an episode of its own."""
+    blank = [row for row, label in enumerate(column.to_pylist()) if label in (None, "")]
+    if blank:
+        raise InputError(
+            f"{where}: expected an episode in every row, got none in row {blank[0] + 1} "
+            f"({len(blank)} rows in all); fill them in, or drop these rows"
+        )
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def table_log(
@@ -95,8 +106,13 @@ def table_log(
         first_row: of the table in its file, for errors.
 
     Raises:
-        InputError: time does not increase, or a column is infinite or empty.
+        InputError: there is but one row, time does not increase, or a column is infinite or empty.
     """
+    if len(seconds) < 2:
+        raise InputError(
+            f"{name}: expected at least 2 rows, got 1 (row {first_row + 1}); drop it, or correct "
+            "its episode if it belongs to another"
+        )
     if not np.isfinite(seconds).all():
         row = int(np.flatnonzero(~np.isfinite(seconds))[0])
         raise InputError(f"{name}: time: expected a number in every row, row {first_row + row + 1}")
@@ -132,7 +148,13 @@ def check_signal(log: str, column: str, signal: Signal) -> None:
 
 
 def check_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
-    """Refuse a file that lacks a column; the message names the nearest one."""
+    """Refuse a file that lacks a column, naming the nearest one, or has it more than once."""
+    doubled = [name for name in wanted if list(there).count(name) > 1]
+    if doubled:
+        raise InputError(
+            f"{where}: expected one column {doubled[0]!r}, got {list(there).count(doubled[0])} of "
+            "that name; rename all but one"
+        )
     missing = [name for name in wanted if name not in there]
     if not missing:
         return
@@ -148,7 +170,7 @@ def _csv(path: Path) -> Any:
     csv, arrow = extra("pyarrow.csv"), extra("pyarrow")
     try:
         with path.open("rb") as file:
-            head = file.readline().decode("utf-8", errors="replace")
+            head = file.readline().decode("utf-8")
         delimiter = max(",;\t", key=head.count)
         return csv.read_csv(
             path,
@@ -157,8 +179,19 @@ def _csv(path: Path) -> Any:
                 decimal_point="," if delimiter == ";" and _has_comma(path) else "."
             ),
         )
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: expected a header line in UTF-8: {error}; save the file as UTF-8, for "
+            f"example with `iconv -f {_encoding(path)} -t UTF-8`"
+        ) from error
     except (OSError, arrow.ArrowInvalid) as error:
         raise InputError(f"{path}: expected CSV with a header line: {error}") from error
+
+
+def _encoding(path: Path) -> str:
+    """Guess what a file that is not UTF-8 is in: UTF-16 begins with a mark."""
+    with path.open("rb") as file:
+        return "UTF-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
 
 
 def _has_comma(path: Path) -> bool:

@@ -143,7 +143,8 @@ def load_mapping(path: str | Path, plant: Plant, task: Task) -> ColumnMap:
 
     Raises:
         InputError: it cannot be read, is not such a file, names what the plant does not have,
-            lacks a position or an action, or has a unit that measures something else.
+            lacks a position or an action, has constants for all positions, a scale of 0, or a
+            unit that measures something else.
     """
     path = Path(path)
     try:
@@ -166,6 +167,11 @@ def load_mapping(path: str | Path, plant: Plant, task: Task) -> ColumnMap:
         raise InputError(
             f"{path}: expected every position and action of {plant.name}; "
             f"missing: {', '.join(missing)}"
+        )
+    if not quaternions and not any(entry.column for entry in channels["position"].values()):
+        raise InputError(
+            f"{path}: [position]: expected a column for at least one position, got constants "
+            "alone; a log without motion shows nothing of the machine"
         )
     episode = _table(document.get("episode", {"column": ""}), f"{path}: [episode]")
     _only(episode, {"column"}, f"{path}: [episode]")
@@ -205,10 +211,16 @@ def _entry(entry: Any, channel_unit: str, where: str) -> Entry:
         raise InputError(f'{where}: expected a unit, such as unit = "{channel_unit}"; got none')
     unit = _text(entry, "unit", where)
     convert(1.0, unit, channel_unit, where)
+    scale = _number(entry, "scale", 1.0, where)
+    if scale == 0.0:
+        raise InputError(
+            f"{where}: scale: expected a number other than 0, got 0; for a constant, give a value "
+            "in place of the column"
+        )
     return Entry(
         column=_text(entry, "column", where),
         unit=unit,
-        scale=_number(entry, "scale", 1.0, where),
+        scale=scale,
         offset=_number(entry, "offset", 0.0, where),
         value=_number(entry, "value", math.nan, where),
         channel_unit=channel_unit,

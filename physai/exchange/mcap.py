@@ -20,6 +20,7 @@ from physai.exchange.extra import extra
 from physai.exchange.logs import Log, Signal, check_signal
 from physai.exchange.mapping import ColumnMap
 
+_MEND = "copy it again, or recover what is whole with `mcap recover`"
 _STAMPS = {"log": "log_time", "publish": "publish_time"}
 
 
@@ -75,8 +76,8 @@ def _topics(path: Path) -> list[str]:
             if summary is not None and summary.channels:
                 return sorted({channel.topic for channel in summary.channels.values()})
             return sorted({channel.topic for _, channel, _ in reader.iter_messages()})
-    except (OSError, extra("mcap.exceptions").McapError) as error:
-        raise InputError(f"{path}: expected MCAP: {error or type(error).__name__}") from error
+    except Exception as error:  # a damaged file raises errors of mcap, its codecs and of Python
+        raise InputError(f"{path}: expected MCAP: {_told(error)}; {_MEND}") from error
 
 
 def _fields(
@@ -110,10 +111,15 @@ def _messages(path: Path, topics: Sequence[str]) -> Iterator[tuple[str, Any, Any
                 if channel.id not in decoders:
                     decoders[channel.id] = _decoder(channel, schema, factories, path)
                 yield channel.topic, message, decoders[channel.id](message.data)
-    except (OSError, ValueError, extra("mcap.exceptions").McapError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read to its end: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # as above, and those of the decoders
+        raise InputError(f"{path}: cannot be read to its end: {_told(error)}; {_MEND}") from error
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says, with its name: some say nothing."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _decoder(

@@ -12,7 +12,7 @@ Reference: Younis et al., "Minari", 2024, Farama Foundation, minari.farama.org.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ def write_minari(
     """
     minari = extra("minari")
     storage = extra("minari.dataset.minari_storage").MinariStorage
-    low, high = np.array([(c.low, c.high) for c in task.observations], np.float32).T
-    action_low, action_high = np.array([(c.low, c.high) for c in plant.actions], np.float32).T
+    low, high = _bounds(task.observations)
+    action_low, action_high = _bounds(plant.actions)
     (folder / "data").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an infinite bound is a bound
@@ -91,6 +91,12 @@ def write_minari(
     buffers = _buffers(dataset, task, low, high, minari.data_collector.EpisodeBuffer)
     store.update_episodes(_counted(buffers, dataset, progress))
     return sum(count["episodes"] for count in dataset.counts.values())
+
+
+def _bounds(channels: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return low and high ends `[n]` of channels, float32; there may be none."""
+    low, high = ([getattr(c, end) for c in channels] for end in ("low", "high"))
+    return np.array(low, np.float32), np.array(high, np.float32)
 
 
 def _word(name: str) -> str:

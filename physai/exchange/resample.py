@@ -146,7 +146,7 @@ def _resampled(
             first = joint.qpos_index + (3 if joint.kind == "free" else 0)
             qpos[:, first : first + 4] = _turned(machine.turning[joint.name], moments, done)
     action = _held_channels(machine, "action", [c.name for c in plant.actions], moments, done)
-    low, high = np.array([(c.low, c.high) for c in plant.actions]).T
+    low, high = [c.low for c in plant.actions], [c.high for c in plant.actions]
     action = np.clip(action, low, high)
     return {
         "qpos": qpos,

@@ -86,6 +86,24 @@ def suspect_positions(machine: Machine, mapping: ColumnMap, plant: Plant) -> lis
     return found
 
 
+def note_still(
+    name: str, recordings: Sequence[Recording], mapping: ColumnMap, plant: Plant, task: Task
+) -> list[str]:
+    """Note logged positions that never change through all recordings of a log."""
+    qpos = np.concatenate([r.arrays["qpos"] for r in recordings])
+    still = np.ptp(qpos, axis=0) == 0.0
+    found = []
+    for i, (channel, unit) in enumerate(columns(plant, task)["qpos"]):
+        entry = mapping.channels["position"].get(channel)
+        if still[i] and entry is not None and entry.column:
+            found.append(
+                f"{name}: position {channel} ({_source(mapping, 'position', channel)}): is "
+                f"{qpos[0, i]:.6g} {unit} through the whole log; is it the right column, and the "
+                "sensor alive?"
+            )
+    return found
+
+
 def suspect_actions(machine: Machine, mapping: ColumnMap, plant: Plant) -> list[str]:
     """Suspect actions outside their channel's range."""
     found = []
@@ -147,7 +165,7 @@ def suspect_rates(
 
     Over a recording the position moves by the integral of the velocity, so the slope of the one
     over the other is 1; both are compared period by period, the integral by the trapezoidal rule.
-    What moves at less than 2% of the speeds of `shaken_speeds` may be noise and is not judged.
+    What moves at less than 2% of the shaken model's speeds may be noise and is not judged.
     """
     steps = [tangents(plant, r.arrays["qpos"][1:], r.arrays["qpos"][:-1]) for r in recordings]
     moved = np.concatenate(steps)
@@ -210,7 +228,7 @@ def suspect_speeds(
         mapping: names the columns.
         plant: the machine.
         task: as the recordings were made with.
-        fastest: what `shaken_speeds` returns.
+        fastest: speeds of the model when shaken, `[nv]`.
     """
     speeds = np.concatenate([np.abs(r.arrays["qvel"]) for r in recordings])
     usual = np.quantile(speeds, 0.95, axis=0)
@@ -218,7 +236,7 @@ def suspect_speeds(
     for i, (channel, unit) in enumerate(columns(plant, task)["qvel"]):
         name = channel.removesuffix(".rate")
         factor, other = (DEGREES, "deg") if unit == "rad/s" else (1000.0, "mm")
-        enough = 10.0 if unit == "rad/s" else 100.0
+        enough = 10.0 if unit == "rad/s" else 30.0
         if fastest[i] <= 1e-9 or not enough < usual[i] / fastest[i] < 3.0 * factor:
             continue
         group = "velocity" if name in machine.signals["velocity"] else "position"
@@ -230,19 +248,19 @@ def suspect_speeds(
     return found
 
 
-def shaken_speeds(plant: Plant, task: Task, seed: int) -> np.ndarray:
-    """Return how fast the nominal model moves under random actions in 1 s, `[nv]`, m/s or rad/s."""
+def shaken(plant: Plant, task: Task, seed: int) -> np.ndarray:
+    """Return velocities of the nominal model under random actions for 1 s, `[n, T+1, nv]`."""
     rng = np.random.default_rng([seed, 2])
     designs = np.tile(plant.nominal, (_FLIGHTS, 1))
     steps = max(1, round(_FLIGHT_TIME / plant.control_period))
     shaking = shake(plant, task, Excitation(), rng, _FLIGHTS, steps, controlled=False)
     actions = clip_actions(plant, shaking.mean + shaking.noise)
     state = draw_starts(task, jax.random.key(seed), designs)
-    simulator, speeds = TruePlant(plant, _FLIGHTS, designs), [np.abs(state.qvel)]
+    simulator, speeds = TruePlant(plant, _FLIGHTS, designs), [state.qvel]
     for k in range(steps):
         state = simulator.step(state, actions[:, k], shaking.disturbances[:, k])
-        speeds.append(np.abs(state.qvel))
-    return np.max(np.stack(speeds)[:, simulator.valid], axis=(0, 1), initial=0.0)
+        speeds.append(state.qvel)
+    return np.stack(speeds, axis=1)[simulator.valid]
 
 
 def suspect_order(
