@@ -423,7 +423,7 @@ def test_shipped_plants_load_by_name_and_by_path(tmp_path):
         ),
         (
             {"more": '<motor name="disturbance/push" joint="x" ctrlrange="-1 1"/>'},
-            "two actuators would be called 'push'",
+            r"two actuators \(without disturbance/\) would be called 'push'",
         ),
     ],
 )

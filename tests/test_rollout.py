@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -736,7 +737,7 @@ def test_bad_actions_of_a_controller_are_refused(tmp_path, action, message):
 
 def test_bad_observations_are_refused(tmp_path):
     plant, task = cart(tmp_path / "cart")
-    broken = dataclasses.replace(task, observe=lambda s: jnp.sqrt(-1.0 - s.qpos[jnp.zeros(2, int)]))
+    broken = dataclasses.replace(task, observe=lambda s: jnp.sqrt(-1.0 - jnp.tile(s.qpos, 2)))
     with pytest.raises(InputError, match=r"observation of task.py: expected finite numbers"):
         collect(plant, broken, tmp_path / "dataset", controlled(), 0, controller=Counting([]))
 

@@ -69,7 +69,7 @@ def actuator_channels(
             actions.append(Channel(name, units.get(name) or _unit(model, i), low, high))
             action_ids.append(i)
     names = [c.name for c in (*actions, *disturbances)]
-    check_unique(names, "actuators", path)
+    check_unique(names, f"actuators (without {DISTURBANCE_PREFIX})", path)
     if unknown := sorted(set(units) - set(names)):
         raise InputError(
             f"{path / 'plant.py'}: UNITS names {unknown[0]!r}, but the model has no actuator of "

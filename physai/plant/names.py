@@ -42,6 +42,5 @@ def check_unique(names: Iterable[str], what: str, path: Path) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(
-            f"{path}: two {what} would be called {twice[0]!r}: expected names that differ. "
-            "Rename what it comes from"
+            f"{path}: two {what} would be called {twice[0]!r}: expected names that differ"
         )

@@ -21,7 +21,7 @@ import numpy as np
 
 from physai.errors import InputError
 from physai.plant import Channel, Plant
-from physai.state import VELOCITY_WIDTH, Joint, State, minus, plus, rotate_inverse
+from physai.state import VELOCITY_WIDTH, Array, Joint, State, minus, plus, rotate_inverse
 from physai.task.record import ObservationChannel, Requirement, Task
 from physai.task.starts import LEAST, Bank, constrained, draw_bank
 
@@ -86,7 +86,7 @@ def hold_task(plant: Plant) -> Task:
         bank = draw_bank(plant.model, *(x.astype(float) for x in shape))
     steps = max(1, round(HOLD / plant.control_period))
 
-    def start(qpos: jax.Array, qvel: jax.Array, design: jax.Array) -> State:
+    def start(qpos: Array, qvel: Array, design: Array) -> State:
         act = jnp.asarray(goal.act)
         return State(qpos, qvel, act, jnp.zeros(()), jnp.zeros(0), design)
 
