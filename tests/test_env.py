@@ -264,6 +264,14 @@ def test_step_before_reset_is_refused() -> None:
         PlantEnv(PLANT).step(PLANT.trim)
 
 
+def test_a_task_of_another_plant_is_refused(tmp_path) -> None:
+    task = load_task(load_plant("cartpole"))
+    with pytest.raises(InputError, match=r"^task: not one of plant quadrotor: .*qpos of shape"):
+        PlantEnv(PLANT, task=task)
+    with pytest.raises(InputError, match=r"^task: not one of plant pendulum: "):
+        PlantEnv(pendulum(tmp_path)[0], task=load_task(PLANT))
+
+
 def test_unknown_and_foreign_surrogates_are_refused(surrogate_folder, tmp_path) -> None:
     with pytest.raises(InputError, match=r"no folder 'nowhere'.*physai fit"):
         PlantEnv(PLANT, "nowhere")

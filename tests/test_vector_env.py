@@ -424,5 +424,9 @@ def test_bad_steps_are_refused(plant) -> None:
     with pytest.raises(gymnasium.error.ResetNeeded):
         envs.step(np.zeros((2, 1)))
     envs.reset(seed=0)
-    with pytest.raises(InputError, match=r"action: expected shape \(2, 1\)"):
-        envs.step(np.zeros(2))
+    device = PlantVectorEnv(plant, 2, slider(), device_arrays=True)
+    device.reset(seed=0)
+    for each in (envs, device):
+        for bad in (np.zeros(2), np.zeros((1, 1)), jnp.zeros(1), "up", None, [[1.0], [1.0, 2.0]]):
+            with pytest.raises(InputError, match=r"action: expected shape \(2, 1\)"):
+                each.step(bad)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from physai.env.model import Model, learned_model, learned_step
 from physai.env.options import control_steps, given_design, given_task
@@ -148,7 +149,7 @@ def functional_env(
 
 def _design(plant: Plant, design: Array) -> jax.Array:
     """Return a design vector `[nd]`, float32; the values of a traced one cannot be checked."""
-    traced = [x for x in jax.tree.leaves(design) if isinstance(x, jax.core.Tracer)]
+    traced = [x for x in jax.tree.leaves(design) if isinstance(x, Tracer)]
     if not traced:
         return jnp.asarray(given_design(plant, design, None), jnp.float32)
     design = jnp.asarray(design, jnp.float32)

@@ -36,13 +36,28 @@ def given_plant(plant: str | Path | Plant) -> Plant:
 
 
 def given_task(plant: Plant, task: Task | None) -> Task:
-    """Return the task given, for None the plant's own, or raise InputError."""
+    """Return the task given, for None the plant's own; its start is tried on shapes alone.
+
+    Raises:
+        InputError: no task, or one that does not start this plant.
+    """
     if task is None:
         return task_of(plant.folder, plant.sha256)
     if not isinstance(task, Task):
-        raise InputError(
-            f"task: expected a physai.task.Task, as load_task returns it, got {task!r}"
-        )
+        raise InputError(f"task: expected a Task, as load_task returns it, got {task!r}")
+    design = jax.ShapeDtypeStruct((len(plant.design),), np.float32)
+    try:
+        start = jax.eval_shape(lambda d: task.reset(jax.random.key(0), d), design)
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"task: not one of plant {plant.name}: reset fails: {error}") from error
+    expected = state_shapes(plant, task)
+    for name in FIELDS:
+        found, wanted = getattr(start, name).shape, getattr(expected, name).shape
+        if found != wanted:
+            raise InputError(
+                f"task: not one of plant {plant.name}: expected reset to give {name} of shape "
+                f"{wanted}, got {found}"
+            )
     return task
 
 
@@ -88,7 +103,9 @@ def given_design(plant: Plant, design: Any, n: int | None) -> np.ndarray:
         InputError: of the wrong shape, or outside the bounds.
     """
     nd, names = len(plant.design), ", ".join(v.name for v in plant.design)
-    design = plant.check_design(_numbers(design, f"design vector: expected {nd} values ({names})"))
+    design = plant.check_design(
+        numbers_of(design, f"design vector: expected {nd} values ({names})")
+    )
     if n is None and design.shape != (nd,):
         raise InputError(f"design: expected shape ({nd},), got {design.shape}")
     if n is not None and design.shape not in ((nd,), (n, nd)):
@@ -106,11 +123,11 @@ def given_state(plant: Plant, task: Task, state: Any, n: int | None) -> State:
     if not isinstance(state, State):
         raise InputError(f"reset options: state: expected a State, got {type(state).__name__}")
     fields = {
-        name: _numbers(getattr(state, name), f"state: expected numbers in {name}")
+        name: numbers_of(getattr(state, name), f"state: expected numbers in {name}")
         for name in FIELDS
     }
     each = n is not None and fields["time"].ndim > 0
-    shapes = state_shapes(plant, task, *([n] if each else []))
+    shapes = state_shapes(plant, task, *([n] if n is not None and each else []))
     for name, value in fields.items():
         shape = getattr(shapes, name).shape
         if value.shape != shape:
@@ -124,7 +141,7 @@ def given_state(plant: Plant, task: Task, state: Any, n: int | None) -> State:
     return jax.tree.map(lambda x: np.repeat(x[None], n, axis=0), found)
 
 
-def _numbers(value: Any, expected: str) -> np.ndarray:
+def numbers_of(value: Any, expected: str) -> np.ndarray:
     """Return a copy in float64, or raise InputError that says what was expected."""
     try:
         return np.array(value, float)

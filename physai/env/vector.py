@@ -30,7 +30,7 @@ from physai.env.options import (
 )
 from physai.env.single import box, limited
 from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
-from physai.env.vector_tools import chosen, clipped, masked
+from physai.env.vector_tools import chosen, clipped, masked, shaped
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Plant
@@ -309,12 +309,11 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
 
     def _checked(self, actions: Array, over: np.ndarray) -> Array:
         """Return actions within their ranges; those of episodes that are over do not matter."""
+        shape = (self.num_envs, self.plant.nu)
+        actions = shaped(actions, shape)
         if self._device:
             return clipped(jnp.asarray(actions), self._low, self._high)
-        values = np.asarray(actions, float)
-        if over.any() and values.shape == (self.num_envs, self.plant.nu):
-            values = np.where(over[:, None], self.plant.trim, values)
-        values = checked(values, (self.num_envs, self.plant.nu), "action")
+        values = checked(np.where(over[:, None], self.plant.trim, actions), shape, "action")
         return np.minimum(np.maximum(values, self._low), self._high)
 
     def _observation(self, observed: Array, rows: np.ndarray) -> Array:

@@ -1,4 +1,4 @@
-"""How the vector environment chooses between environments, row by row."""
+"""How the vector environment takes actions, and chooses between environments row by row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from physai.env.options import numbers_of
+from physai.errors import InputError
 from physai.state import Array, State
+
+
+def shaped(actions: Any, shape: tuple[int, int]) -> Array:
+    """Return actions `[n, nu]`, JAX if they were, else float64, or raise InputError."""
+    if not isinstance(actions, jax.Array):
+        actions = numbers_of(actions, f"action: expected shape {shape}")
+    if actions.shape != shape:
+        raise InputError(f"action: expected shape {shape}, got {actions.shape}")
+    return actions
 
 
 def masked(values: dict[str, Array], mask: np.ndarray, device: bool) -> dict[str, Any]:
