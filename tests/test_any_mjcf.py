@@ -344,3 +344,20 @@ def test_a_task_function_that_is_wrong_is_named_with_its_file_and_line(tmp_path,
 def test_nothing_is_written_beside_a_model(tmp_path):
     load_task(load_plant(write_arm(tmp_path)))
     assert [p.name for p in tmp_path.iterdir()] == ["arm.xml"]
+
+
+def test_a_rest_pose_beyond_a_joints_range_is_moved_into_it(tmp_path):
+    """An ankle that bends from 30 to 70 degrees, as in Gymnasium's ant, has its rest pose at 0."""
+    model = tmp_path / "ankle.xml"
+    model.write_text(
+        '<mujoco><worldbody><body><joint name="ankle" axis="0 1 0" range="30 70"/>'
+        '<geom size="0.1" pos="0 0 -1"/></body></worldbody>'
+        '<actuator><motor joint="ankle" ctrlrange="-1 1"/></actuator></mujoco>'
+    )
+    plant = load_plant(model)
+    task = load_task(plant)
+    keys = jax.random.split(jax.random.key(0), 64)
+    starts = jax.vmap(task.reset, (0, None))(keys, jnp.zeros(0))
+    angles = np.degrees(np.asarray(starts.qpos))
+    # A quarter of the range on one side of the goal, which is 30 degrees.
+    assert 29.99 < angles.min() < 31.0 and 38.0 < angles.max() < 40.01

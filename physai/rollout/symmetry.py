@@ -34,6 +34,7 @@ from physai.task import Task
 TOLERANCE = 1e-6
 """Largest disagreement, relative to the motion, that counts as rounding."""
 FLIGHTS = 64
+FLIGHTS_A_JOINT = 4  # at least, that move one hinge or slide
 DESIGNS = 8
 FLIGHT_TIME = 1.0  # s
 STATES = 6  # of each flight, from which the motions are tried
@@ -80,33 +81,45 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
     errors: dict[str, float] = {}
     for axis, name in enumerate("xyz" if free else ""):
         indices = [joint.qpos_index + axis for joint in free]
-        errors[name] = trial.disagreement(_shift(indices, shifts))
+        errors[name] = trial.worst(_shift(indices, shifts))
     if free:
         turned = _turned_vectors(plant, trial.disturbances, angles[0])
-        errors["heading"] = trial.disagreement(
+        errors["heading"] = trial.worst(
             lambda state, start: _turned(free, state, start, angles), turned
         )
 
-    def kept(joints: list[Joint], shifts: np.ndarray) -> list[Joint]:
-        """Return those whose shift changes nothing, none if all of theirs together do."""
-
-        def holds(joints: list[Joint]) -> bool:
-            move = _shift([joint.qpos_index for joint in joints], shifts)
-            return trial.disagreement(move) < TOLERANCE
-
-        found = [joint for joint in joints if holds([joint])]
-        return found if not found or holds(found) else []
-
-    idle = kept(single, shifts)
+    idle = _kept(trial, single, shifts)
     turning = [joint for joint in single if joint.kind == "hinge" and joint not in idle]
     whole_turns = 2.0 * np.pi * trial.rng.integers(1, 3, shifts.shape)
     return Symmetry(
         translation="".join(axis for axis in "xyz" if errors.get(axis, 1.0) < TOLERANCE),
         heading=errors.get("heading", 1.0) < TOLERANCE,
         joints=tuple(joint.name for joint in idle),
-        turns=tuple(joint.name for joint in kept(turning, whole_turns)),
+        turns=tuple(joint.name for joint in _kept(trial, turning, whole_turns)),
         errors=errors,
     )
+
+
+def _kept(trial: _Trial, joints: list[Joint], shifts: np.ndarray) -> list[Joint]:
+    """Return the joints whose shift changes nothing, none if all of theirs together do.
+
+    Every flight moves one joint, so that a machine of a hundred joints takes seven trials.
+    """
+    found = []
+    at_once = FLIGHTS // FLIGHTS_A_JOINT
+    for group in (joints[i : i + at_once] for i in range(0, len(joints), at_once)):
+        moved = np.arange(FLIGHTS) % len(group)
+        alone = [np.where(moved == i, shifts[i], 0.0) for i in range(len(group))]
+        errors = trial.disagreement(_shift([joint.qpos_index for joint in group], alone))
+        found += [j for i, j in enumerate(group) if _worst(errors[moved == i]) < TOLERANCE]
+    together = _shift([joint.qpos_index for joint in found], shifts)
+    return found if not found or trial.worst(together) < TOLERANCE else []
+
+
+def _worst(errors: np.ndarray) -> float:
+    """Return the largest of errors `[n]`, 1 where less than half of them are known."""
+    known = errors[np.isfinite(errors)]
+    return float(known.max()) if len(known) and 2 * len(known) >= len(errors) else 1.0
 
 
 def _candidates(plant: Plant) -> list[Joint]:
@@ -147,13 +160,17 @@ class _Trial:
                 self.valid.append(simulator.valid.copy())
             state = simulator.step(state, self.actions[:, k], self.disturbances[:, k])
 
-    def disagreement(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> float:
-        """Return the largest error over all states and flights, relative to the motion.
+    def worst(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> float:
+        """Return the largest disagreement of all flights, 1 where most diverge."""
+        return _worst(self.disagreement(move, moved_disturbances))
 
-        It is 1 where most flights diverge, and at the first states that disagree.
+    def disagreement(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> np.ndarray:
+        """Return the largest error of each flight over its states, relative to the motion.
+
+        It is NaN for a flight that diverges. Where no flight agrees the next states are not tried.
         """
         moved_by = self.disturbances if moved_disturbances is None else moved_disturbances
-        worst = 0.0
+        errors = np.zeros(FLIGHTS)
         for k, start, valid in zip(self.instants, self.states, self.valid, strict=True):
             both = jax.tree.map(lambda *x: np.concatenate(x), start, move(start, start))
             end = self._pairs.step(
@@ -162,13 +179,11 @@ class _Trial:
                 np.concatenate([self.disturbances[:, k], moved_by[:, k]]),
             )
             kept = valid & self._pairs.valid[:FLIGHTS] & self._pairs.valid[FLIGHTS:]
-            if np.mean(kept) < 0.5:
-                return 1.0
-            error = _disagreement(self.plant, start, end[:FLIGHTS], end[FLIGHTS:], move, kept)
-            worst = max(worst, error)
-            if worst > TOLERANCE:
+            apart = _disagreement(self.plant, start, end[:FLIGHTS], end[FLIGHTS:], move, kept)
+            errors = np.maximum(errors, np.where(kept, apart, np.nan))
+            if np.all(np.isnan(errors) | (errors > TOLERANCE)):
                 break
-        return worst
+        return errors
 
 
 def _starts(plant: Plant, task: Task, designs: np.ndarray, seed: int) -> State:
@@ -188,15 +203,15 @@ def _disturbances(plant: Plant, rng: np.random.Generator, steps: int) -> np.ndar
 
 def _disagreement(
     plant: Plant, start: State, plain: State, moved: State, move: _Move, valid: np.ndarray
-) -> float:
-    """Return the largest error relative to the motion of its flight, 1 at most."""
-    worst = 0.0
+) -> np.ndarray:
+    """Return each flight's largest error relative to its motion `[FLIGHTS]`, 1 at most."""
+    worst = np.zeros(len(valid))
     errors, motions = _blocks(plant, moved, move(plain, start)), _blocks(plant, plain, start)
     for error, motion in zip(errors, motions, strict=True):
-        scale = np.abs(motion[valid]).max(1, initial=0.0)
-        scale = np.maximum(scale, 1e-3 * scale.max() + 1e-12)
-        worst = max(worst, float((np.abs(error[valid]).max(1, initial=0.0) / scale).max()))
-    return min(worst, 1.0)
+        scale = np.abs(motion).max(1, initial=0.0)
+        scale = np.maximum(scale, 1e-3 * scale[valid].max(initial=0.0) + 1e-12)
+        worst = np.maximum(worst, np.abs(error).max(1, initial=0.0) / scale)
+    return np.minimum(worst, 1.0)
 
 
 def _blocks(plant: Plant, to: State, start: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

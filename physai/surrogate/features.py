@@ -1,14 +1,13 @@
 """What a surrogate sees and predicts: body-frame inputs, tangent-space targets.
 
 For one control period h the network predicts, per degree of freedom, the change of velocity and the
-residual of the simulator's own position update, both in the body frame of a free joint,
+residual of a trapezoidal position update, both in the body frame of a free joint,
 
-    dv = R^T (v' - v),      dq = R^T (q' (-) q) - h (u + c dv),      u = R^T v
+    dv = R^T (v' - v),      dq = R^T (q' (-) q) - h (u + dv / 2),     u = R^T v
 
 and the change of every activation. R is the attitude at the start of the period for a free joint's
-translation and the identity for all other degrees of freedom. Under constant acceleration n steps
-of a semi-implicit integrator give c = (n + 1) / 2n, and Runge and Kutta's give 1/2; then dq is 0.
-Positions therefore follow from predicted velocities, and a small learned correction.
+translation and the identity for all other degrees of freedom. Positions therefore follow from
+predicted velocities, and a small learned correction.
 
 Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
 """
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 
 from physai.plant import Channel, Plant
@@ -46,7 +44,6 @@ class Layout:
         nq, nv, na: sizes of position, velocity, activation.
         nu, nw, nd: sizes of action, disturbance, design.
         control_period: seconds.
-        advance_weight: share c of a change of velocity that moves the position within the period.
         position_axes: the world axes, of "xyz", along which a free joint's position is an input.
         heading_invariant: its heading is left out of the inputs.
         vectors: triples of disturbance indices that form world-frame vectors.
@@ -65,7 +62,6 @@ class Layout:
     nw: int
     nd: int
     control_period: float
-    advance_weight: float
     position_axes: str
     heading_invariant: bool
     vectors: tuple[tuple[int, int, int], ...]
@@ -95,7 +91,6 @@ def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
         nw=plant.nw,
         nd=len(plant.design),
         control_period=plant.control_period,
-        advance_weight=_advance_weight(plant),
         position_axes="".join(axis for axis in "xyz" if axis not in symmetry.translation),
         heading_invariant=symmetry.heading,
         vectors=_vectors(plant),
@@ -180,7 +175,7 @@ def targets(layout: Layout, state: State, after: State) -> jax.Array:
     next_velocity = _to_body(layout, state.qpos, after.qvel)
     moved = _to_body(layout, state.qpos, minus(layout.joints, after.qpos, state.qpos))
     change = next_velocity - velocity
-    residual = moved - layout.control_period * (velocity + layout.advance_weight * change)
+    residual = moved - layout.control_period * (velocity + 0.5 * change)
     return jnp.concatenate([residual, change, after.act - state.act], axis=-1)
 
 
@@ -206,7 +201,7 @@ def advance(layout: Layout, state: State, predicted: Array) -> State:
     """Return the next state from predicted targets `[..., 2 nv + na]`; the inverse of `targets`."""
     residual, change, lag = jnp.split(predicted, [layout.nv, 2 * layout.nv], axis=-1)
     velocity = _to_body(layout, state.qpos, state.qvel)
-    moved = residual + layout.control_period * (velocity + layout.advance_weight * change)
+    moved = residual + layout.control_period * (velocity + 0.5 * change)
     return state.replace(
         qpos=plus(layout.joints, state.qpos, _to_world(layout, state.qpos, moved)),
         qvel=_to_world(layout, state.qpos, velocity + change),
@@ -221,12 +216,6 @@ def velocity_target(layout: Layout, qpos: Array, change: Array) -> jax.Array:
     lead = change.shape[:-1]
     zeros = jnp.zeros((*lead, layout.nv)), jnp.zeros((*lead, layout.na))
     return jnp.concatenate([zeros[0], change, zeros[1]], axis=-1)
-
-
-def _advance_weight(plant: Plant) -> float:
-    if plant.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4:
-        return 0.5
-    return (plant.substeps + 1) / (2 * plant.substeps)
 
 
 def _vectors(plant: Plant) -> tuple[tuple[int, int, int], ...]:

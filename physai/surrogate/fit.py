@@ -296,18 +296,11 @@ def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int
 
 
 def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
-    """Mean squared error of normalised targets, a position's residual by what it moves."""
-    layout, scale = surrogate.layout, surrogate.normaliser.target_std
-    # An error of the residual displaces by itself, one of the velocity by h times itself, at least.
-    moved = layout.control_period * _positive(scale[layout.nv : 2 * layout.nv])
-    weight = jnp.minimum(scale[: layout.nv] / moved, 1.0) ** 2
-    weight = jnp.concatenate([weight, jnp.ones(layout.nv + layout.na)])
-
     def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = data
         index = jax.random.randint(key, (settings.batch,), 0, x.shape[0])
         error = apply_member(surrogate.architecture, member, x[index]) - y[index]
-        return jnp.mean(weight * jnp.square(error))
+        return jnp.mean(jnp.square(error))
 
     return loss
 

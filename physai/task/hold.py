@@ -1,7 +1,7 @@
 """The default task: reach a configuration and hold it, for any model, without a line of Python.
 
-The goal is the first key frame, or the model's rest pose where there is none. With e the error in
-the tangent space of the configuration, v the velocity and u the action,
+The goal is the first key frame, or where there is none the rest pose, moved into the joints'
+ranges. With e the error in the tangent space of the configuration, v the velocity and u the action,
 
     cost = mean((e / s_e)^2) + c_v mean((v / s_v)^2) + c_u mean(((u - u_goal) / span)^2)
 
@@ -143,7 +143,7 @@ def hold_task(plant: Plant) -> Task:
 def _goal(plant: Plant) -> _Goal:
     model = plant.model
     key = model.nkey > 0
-    qpos = model.key_qpos[0] if key else model.qpos0
+    qpos = np.array(model.key_qpos[0] if key else model.qpos0)
     low, high = np.full(model.nq, -np.inf), np.full(model.nq, np.inf)
     extent = float(model.stat.extent)
     linear = _linear(plant.joints, model.nv)
@@ -155,10 +155,13 @@ def _goal(plant: Plant) -> _Goal:
             i, ends = joint.qvel_index, model.jnt_range[number]
             low[joint.qpos_index], high[joint.qpos_index] = ends
             scale[i] = min(scale[i], 0.25 * (ends[1] - ends[0]))
-            _check_within(plant, joint, float(qpos[joint.qpos_index]), ends, limit[i])
+            if key:
+                _check_within(plant, joint, float(qpos[joint.qpos_index]), ends, limit[i])
+            else:  # the rest pose is nobody's choice: an ankle may bend from 30 degrees on
+                qpos[joint.qpos_index] = np.clip(qpos[joint.qpos_index], *ends)
     reach = _reach(plant, scale)
     span = np.array([a.high - a.low for a in plant.actions])
-    action, act = _holding(plant, np.array(qpos))
+    action, act = _holding(plant, qpos)
     return _Goal(
         plant.joints,
         *(np.asarray(x, np.float32) for x in (qpos, act, action, span)),
@@ -167,10 +170,10 @@ def _goal(plant: Plant) -> _Goal:
 
 
 def _check_within(plant: Plant, joint: Joint, value: float, ends: np.ndarray, limit: float) -> None:
-    """Refuse a goal that no joint within its range meets the requirement for."""
+    """Refuse a key frame that no joint within its range meets the requirement for."""
     if not ends[0] - limit <= value <= ends[1] + limit:
         unit = "m" if joint.kind == "slide" else "rad"
-        where = f"key frame {plant.model.key(0).name or 0!r}" if plant.model.nkey else "rest pose"
+        where = f"key frame {plant.model.key(0).name or 0!r}"
         raise InputError(
             f"{plant.folder}: {where}: joint {joint.name}: expected a goal within its range, "
             f"{ends[0]:g} to {ends[1]:g} {unit}, got {value:g}. Change qpos of the key frame (rad "
