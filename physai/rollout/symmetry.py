@@ -18,7 +18,7 @@ over longer times a machine in contact doubles rounding errors until nothing com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -222,7 +222,7 @@ def _blocks(plant: Plant, to: State, start: State) -> tuple[np.ndarray, np.ndarr
     return position, to.qvel - start.qvel, to.act - start.act
 
 
-def _shift(indices: list[int], shifts: np.ndarray) -> _Move:
+def _shift(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> _Move:
     """Return the move that shifts `qpos[:, index]`, each index by a row of `shifts`."""
 
     def move(state: State, _: State) -> State:
