@@ -128,27 +128,16 @@ def fit_ensemble(
         The calibrated surrogate, and by stage the mean training loss of each 250 steps.
     """
     x, y = transitions(layout, training, known)
-    normaliser = (
-        start.normaliser
-        if start is not None
-        else _normaliser(x, y, rounding(layout, training.states))
-    )
+    normaliser = start.normaliser if start is not None else normaliser_of(layout, x, y, training)
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
-    data = (
-        normaliser.inputs(x),
-        jnp.where(
-            normaliser.target_std > 0.0,
-            (y - normaliser.target_mean) / _positive(normaliser.target_std),
-            0.0,
-        ),
-    )
+    data = normalised(normaliser, x, y)
     key = jax.random.key(seed)
     surrogate = Surrogate(
         parameters=start.parameters
         if start is not None
         else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
         normaliser=normaliser,
-        calibration=_uncalibrated(layout),
+        calibration=uncalibrated(layout),
         domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration)[0])),
         layout=layout,
         architecture=architecture,
@@ -213,24 +202,32 @@ def _periods(episodes: Episodes) -> tuple[State, np.ndarray, np.ndarray, State]:
     return before, episodes.actions[valid], episodes.disturbances[valid], after
 
 
-def _normaliser(x: jax.Array, y: jax.Array, noise: jax.Array) -> Normaliser:
-    """Scale inputs and targets by their standard deviations.
+def normaliser_of(layout: Layout, x: jax.Array, y: jax.Array, training: Episodes) -> Normaliser:
+    """Scale inputs `[N, ni]` and targets `[N, nt]` by their standard deviations.
 
     A constant input keeps its unit scale. A target that is constant, or little more than the
-    record's rounding `noise [nt]`, gets 0: its mean alone is predicted, as there is nothing to
-    learn, and the noise would drown what the other targets teach.
+    record's rounding, gets 0: its mean alone is predicted, as there is nothing to learn, and the
+    noise would drown what the other targets teach.
     """
+    noise = rounding(layout, training.states)
     x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
     constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
     idle = y_std <= jnp.maximum(2.0 * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
     return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
 
 
+def normalised(normaliser: Normaliser, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return inputs and targets in units of their scales; targets that have none are 0."""
+    scaled = (y - normaliser.target_mean) / _positive(normaliser.target_std)
+    return normaliser.inputs(x), jnp.where(normaliser.target_std > 0.0, scaled, 0.0)
+
+
 def _positive(scale: jax.Array) -> jax.Array:
     return jnp.where(scale > 0.0, scale, 1.0)
 
 
-def _uncalibrated(layout: Layout) -> Calibration:
+def uncalibrated(layout: Layout) -> Calibration:
+    """Return intervals that promise nothing."""
     return Calibration(jnp.zeros((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from physai.state import Array, State, difference, minus
+from physai.state import Array, State, difference
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, advance, inputs, velocity_target
 from physai.surrogate.known import Known
@@ -215,8 +215,3 @@ class Surrogate:
     def _targets(self, state: State, action: Array, disturbance: Array | None) -> jax.Array:
         x = self.normalised_inputs(state, action, disturbance)
         return apply_ensemble(self.architecture, self.parameters, x)
-
-
-def displacement(layout: Layout, states: State, start: State) -> jax.Array:
-    """Return how far each configuration has moved from the start, in tangent space `[..., nv]`."""
-    return minus(layout.joints, states.qpos, start.qpos)

@@ -12,9 +12,9 @@ import numpy as np
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.dataset import Episodes
-from physai.state import State
+from physai.state import Joint, State, minus
 from physai.surrogate.calibration import open_loop
-from physai.surrogate.model import Surrogate, displacement
+from physai.surrogate.model import Surrogate
 
 HORIZONS = (1, 10, 50)
 
@@ -60,7 +60,8 @@ def score(
         raise InputError("score: every open-loop prediction blew up; fit longer or on more data")
     true, error, width = jax.tree.map(lambda x: x[:, ~lost], (true, error, width))
     rmse = np.sqrt(np.mean(np.square(error), axis=1))
-    scale = channel_spread(surrogate, true)
+    joints = surrogate.layout.joints
+    scale = channel_spread(joints, true)
     nrmse = rmse / scale
     flown = _distance_flown(surrogate, true)
     at = [h - 1 for h in settings.horizons]
@@ -70,7 +71,7 @@ def score(
         "members": surrogate.members,
         "horizons": list(settings.horizons),
         "seconds": [round(h * plant.control_period, 6) for h in settings.horizons],
-        "nrmse": [_rms(nrmse[i]) for i in at],
+        "nrmse": [rms(nrmse[i]) for i in at],
         "coverage": [float(inside[i].mean()) for i in at],
         "position_error": [_position_error(surrogate, error, flown, i) for i in at],
         "channels": {
@@ -84,32 +85,29 @@ def score(
             for c, channel in enumerate(plant.state_channels)
         },
         "curve": {
-            "nrmse": [_rms(row) for row in nrmse],
+            "nrmse": [rms(row) for row in nrmse],
             "coverage": [float(row.mean()) for row in inside],
-            "half_width": [
-                _finite(_rms(row)) for row in np.sqrt(np.mean(width**2, axis=1)) / scale
-            ],
-            "persistence": [_rms(row) for row in _persistence(surrogate, true) / scale],
+            "half_width": [_finite(rms(row)) for row in np.sqrt(np.mean(width**2, axis=1)) / scale],
+            "persistence": [rms(row) for row in persistence(joints, true) / scale],
         },
     }
 
 
-def channel_spread(surrogate: Surrogate, true: State) -> np.ndarray:
+def channel_spread(joints: tuple[Joint, ...], true: State) -> np.ndarray:
     """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided, NaN for none."""
-    moved = np.asarray(displacement(surrogate.layout, true[1:], true[:1]))
+    moved = np.asarray(minus(joints, true.qpos[1:], true.qpos[:1]))
     position = np.sqrt(np.mean(np.square(moved), axis=1))
     rest = np.concatenate([true.qvel, true.act], axis=-1)
     rest = np.std(rest.reshape(-1, rest.shape[-1]), axis=0)
     spread = np.concatenate([position, np.broadcast_to(rest, (len(position), len(rest)))], axis=1)
     # What moves by less than the rounding of the record has no scale: NaN, which is left out.
-    rounding = 4.0 * np.finfo(np.float32).eps * _magnitude(surrogate, true)
+    rounding = 4.0 * np.finfo(np.float32).eps * _magnitude(joints, true)
     return np.where(spread > np.maximum(rounding, 1e-9), spread, np.nan)
 
 
-def _magnitude(surrogate: Surrogate, true: State) -> np.ndarray:
+def _magnitude(joints: tuple[Joint, ...], true: State) -> np.ndarray:
     """Return the largest number `[nc]` that each channel is recorded in, 1 for a rotation's."""
-    joints = surrogate.layout.joints
-    position = np.ones(surrogate.layout.nv)
+    position = np.ones(true.qvel.shape[-1])
     for joint in joints:
         i, j = joint.qpos_index, joint.qvel_index
         moved = {"free": 3, "ball": 0}.get(joint.kind, 1)
@@ -118,9 +116,9 @@ def _magnitude(surrogate: Surrogate, true: State) -> np.ndarray:
     return np.concatenate([position, np.abs(rest).max(axis=(0, 1))])
 
 
-def _persistence(surrogate: Surrogate, true: State) -> np.ndarray:
-    """Root mean square error `[H, nc]` of the forecast that nothing changes."""
-    moved = np.asarray(displacement(surrogate.layout, true[1:], true[:1]))
+def persistence(joints: tuple[Joint, ...], true: State) -> np.ndarray:
+    """Return the root mean square error `[H, nc]` of the forecast that nothing changes."""
+    moved = np.asarray(minus(joints, true.qpos[1:], true.qpos[:1]))
     rest = np.concatenate([true.qvel, true.act], axis=-1)
     error = np.concatenate([moved, rest[1:] - rest[:1]], axis=-1)
     return np.sqrt(np.mean(np.square(error), axis=1))
@@ -149,5 +147,6 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _rms(values: np.ndarray) -> float:
+def rms(values: np.ndarray) -> float:
+    """Return the root mean square of what is not NaN."""
     return float(np.sqrt(np.nanmean(np.square(values))))
