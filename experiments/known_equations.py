@@ -30,7 +30,8 @@ from physai.provenance import atomic_write
 from physai.report.bench import bench, cpu_name
 from physai.rollout.collect import RolloutSettings, collect
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import FitSettings, fit_ensemble, worth_knowing
+from physai.surrogate.fit import FitSettings, fit_ensemble
+from physai.surrogate.prior import prior
 from physai.surrogate.score import score
 from physai.task import load_task
 
@@ -75,13 +76,13 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
     data = collect(plant, load_task(plant), folder, rollout, settings.seed)
     training, calibration, test = (data.episodes(s) for s in ("train", "calibration", "test"))
     layout = layout_of(plant, data.symmetry)
-    known, explained = worth_knowing(plant, training)
     rows = []
-    for equations in (None, known) if known else (None,):
+    for equations in (False, True):
         begun = time.monotonic()
-        fitted, _ = fit_ensemble(
-            layout, training, calibration, fitting, settings.seed, known=equations
-        )
+        chosen, known, explained = prior(plant, layout, training, equations)
+        if equations and not chosen.equations:
+            continue
+        fitted, _ = fit_ensemble(chosen, training, calibration, fitting, settings.seed, known=known)
         seconds = time.monotonic() - begun
         card = score(fitted, plant, test)
         speed = {row["model"]: row["steps_per_second"] for row in bench(plant, fitted)}
@@ -91,7 +92,7 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
                 **{"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
                 **{"mujoco": mujoco.__version__, "jax": jax.__version__},
                 **{"plant": name, "seed": settings.seed, "explained": explained},
-                "equations": equations is not None,
+                "equations": equations,
                 **{f"nrmse_{h}": e for h, e in zip(card["horizons"], card["nrmse"], strict=True)},
                 "fit_seconds": round(seconds, 1),
                 "ensemble_steps_per_second": round(speed["surrogate"]),

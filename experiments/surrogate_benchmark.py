@@ -41,6 +41,7 @@ import numpy as np
 import tyro
 
 from physai.plant import Plant, load_plant
+from physai.progress import silent
 from physai.provenance import atomic_write
 from physai.report.bench import cpu_name
 from physai.rollout.collect import RolloutSettings, collect
@@ -50,8 +51,9 @@ from physai.state import State, difference
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import windows
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble, worth_knowing
+from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
+from physai.surrogate.prior import prior
 from physai.surrogate.score import channel_spread, persistence, rms, score
 from physai.task import load_task
 
@@ -195,7 +197,8 @@ def compete(settings: Settings, sets: Sets, competitor: str, budget: float) -> d
     if competitor in TIMED:
         flights, record = _timed(settings, sets, competitor, budget)
     elif competitor == "ridge":
-        linear = linear_surrogate(sets.layout, sets.training)
+        layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=False)
+        linear = linear_surrogate(layout, known, sets.training)
         flights = {"test": fly(linear, sets.test), "beyond": fly(linear, sets.beyond)}
     errors: dict[str, float] = {}
     for name, prefix in (("test", "nrmse"), ("beyond", "beyond")):
@@ -343,9 +346,10 @@ def train(folder: Path) -> None:
 
 def fit_all(plant, layout, training, calibration, settings: FitSettings, seed: int, progress=None):
     """Do what `physai fit` does, in memory."""
-    known = worth_knowing(plant, training)[0] if settings.equations else None
-    extra = {} if progress is None else {"progress": progress}
-    return fit_ensemble(layout, training, calibration, settings, seed, known=known, **extra)[0]
+    layout, known, _ = prior(plant, layout, training, settings.equations)
+    return fit_ensemble(
+        layout, training, calibration, settings, seed, known=known, progress=progress or silent
+    )[0]
 
 
 def plan(fitting, settings: FitSettings, budget: float) -> FitSettings:

@@ -17,6 +17,7 @@ from physai.rollout.dataset import Episodes
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import normalised, normaliser_of, transitions, uncalibrated
+from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture
 
@@ -24,15 +25,15 @@ PENALTY = 1e-6
 """c: small, since there are many more control periods than inputs."""
 
 
-def linear_surrogate(layout: Layout, training: Episodes) -> Surrogate:
+def linear_surrogate(layout: Layout, known: Known | None, training: Episodes) -> Surrogate:
     """Fit a surrogate of one member without hidden layers, in closed form, uncalibrated.
 
     Args:
-        layout: from `layout_of`.
+        layout, known: as `prior` returns them.
         training: episodes to fit on.
     """
-    x, y = transitions(layout, training)
-    normaliser = normaliser_of(layout, x, y, training)
+    x, y = transitions(layout, training, known)
+    normaliser = normaliser_of(layout, known, training, x, y)
     inputs, targets = (np.asarray(a, np.float64) for a in normalised(normaliser, x, y))
     square = inputs.T @ inputs / len(inputs) + PENALTY * np.eye(inputs.shape[1])
     weights = np.linalg.solve(square, inputs.T @ targets / len(inputs))
@@ -47,4 +48,5 @@ def linear_surrogate(layout: Layout, training: Episodes) -> Surrogate:
         domain=fit_domain(np.asarray(x), np.asarray(x)),
         layout=layout,
         architecture=Architecture(x.shape[1], y.shape[1], 0, 0),
+        known=known,
     )

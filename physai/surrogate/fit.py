@@ -23,7 +23,6 @@ import numpy as np
 import optax
 from optax.contrib import muon
 
-from physai.plant import Plant
 from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
 from physai.settings import check_number, check_whole
@@ -31,13 +30,13 @@ from physai.state import State, difference
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import Layout, inputs, rounding, targets, velocity_target
-from physai.surrogate.known import Known, known_dynamics
+from physai.surrogate.features import Layout, inputs, targets
+from physai.surrogate.known import Known
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
+from physai.surrogate.prior import PROBE, centred, periods, told
 
-PROBE = 2048  # control periods on which the equations are tried
-EXPLAINED = 0.9  # share of the variance above which the equations are used
+ROUNDED = 64  # episodes on which the record's rounding is measured
 CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
 
 
@@ -122,13 +121,15 @@ def fit_ensemble(
         checkpoints: where to keep the resumable state (None: nowhere).
         start: a surrogate of the same architecture to go on from (None: fresh weights).
         progress: called as training goes on.
-        known: the model's equations, from `worth_knowing` (None: everything is learned).
+        known: what is known, as `prior` returns it with the layout.
 
     Returns:
         The calibrated surrogate, and by stage the mean training loss of each 250 steps.
     """
     x, y = transitions(layout, training, known)
-    normaliser = start.normaliser if start is not None else normaliser_of(layout, x, y, training)
+    normaliser = (
+        start.normaliser if start is not None else normaliser_of(layout, known, training, x, y)
+    )
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
     data = normalised(normaliser, x, y)
     key = jax.random.key(seed)
@@ -138,7 +139,7 @@ def fit_ensemble(
         else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
         normaliser=normaliser,
         calibration=uncalibrated(layout),
-        domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration)[0])),
+        domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration, known)[0])),
         layout=layout,
         architecture=architecture,
         known=known,
@@ -158,62 +159,58 @@ def fit_ensemble(
     return replace(surrogate, calibration=intervals), losses
 
 
-def worth_knowing(plant: Plant, training: Episodes) -> tuple[Known | None, float | None]:
-    """Return the equations of a plant if they explain enough, and the share that they explain.
-
-    The share is None where the equations' prediction is not finite.
-    """
-    before, actions, disturbances, after = _periods(training)
-    count = len(actions)
-    few = np.random.default_rng(0).choice(count, min(count, PROBE), replace=False)
-    known = known_dynamics(plant)
-    explained = known.explains(before[few], actions[few], disturbances[few], after[few])
-    enough = explained is not None and explained >= EXPLAINED
-    return (known if enough else None), explained
-
-
 def transitions(
     layout: Layout, episodes: Episodes, known: Known | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Return raw inputs `[N, ni]` and targets `[N, nt]` of all valid control periods.
 
-    With `known`, the targets are what its equations leave.
+    States are seen centred, and the targets are what the equations leave, as the layout says.
     """
-    before, actions, disturbances, after = _periods(episodes)
-    x = jax.jit(partial(inputs, layout))(before, actions, disturbances)
-    y = jax.jit(partial(targets, layout))(before, after)
-    if known is None:
-        return x, y
 
-    def change(period: tuple[State, jax.Array, jax.Array]) -> jax.Array:
-        state, action, disturbance = period
-        return velocity_target(layout, state.qpos, known.change(state, action, disturbance))
+    def pair(period: tuple[State, jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array]:
+        state, action, disturbance, after = period
+        seen, reached = (centred(layout, known, s) for s in (state, after))
+        y = targets(layout, seen, reached)
+        if known is not None and layout.equations:
+            y -= told(layout, known, state, action, disturbance)
+        return inputs(layout, seen, action, disturbance), y
 
     # In batches: the joint-space inertias of all periods at once would be large.
-    told = jax.jit(partial(jax.lax.map, change, batch_size=PROBE))
-    return x, y - told(jax.tree.map(jnp.asarray, (before, actions, disturbances)))
+    every = jax.tree.map(jnp.asarray, periods(episodes))
+    return jax.jit(partial(jax.lax.map, pair, batch_size=PROBE))(every)
 
 
-def _periods(episodes: Episodes) -> tuple[State, np.ndarray, np.ndarray, State]:
-    """Return all valid control periods: state, action, disturbance, next state."""
-    valid = np.arange(episodes.actions.shape[1]) < episodes.length[:, None]
-    before = jax.tree.map(lambda leaf: leaf[:, :-1][valid], episodes.states)
-    after = jax.tree.map(lambda leaf: leaf[:, 1:][valid], episodes.states)
-    return before, episodes.actions[valid], episodes.disturbances[valid], after
-
-
-def normaliser_of(layout: Layout, x: jax.Array, y: jax.Array, training: Episodes) -> Normaliser:
+def normaliser_of(
+    layout: Layout, known: Known | None, training: Episodes, x: jax.Array, y: jax.Array
+) -> Normaliser:
     """Scale inputs `[N, ni]` and targets `[N, nt]` by their standard deviations.
 
-    A constant input keeps its unit scale. A target that is constant, or little more than the
-    record's rounding, gets 0: its mean alone is predicted, as there is nothing to learn, and the
-    noise would drown what the other targets teach.
+    A constant input keeps its unit scale. A target that is constant, or little more than what the
+    record's rounding makes of it, gets 0: its mean alone is predicted, as there is nothing to
+    learn, and the noise would drown what the other targets teach.
     """
-    noise = rounding(layout, training.states)
     x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
     constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
+    noise = _rounding(layout, known, training)
     idle = y_std <= jnp.maximum(2.0 * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
     return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
+
+
+def _rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:
+    """Return what moving some recorded states by a unit in the last place changes `[nt]`."""
+    rng = np.random.default_rng(0)
+    few = rng.choice(len(training.length), min(len(training.length), ROUNDED), replace=False)
+    part = jax.tree.map(lambda leaf: leaf[few], training)
+
+    def moved(values: np.ndarray) -> np.ndarray:
+        up = np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.nextafter(values, up)
+
+    states = part.states.replace(qpos=moved(part.states.qpos), qvel=moved(part.states.qvel))
+    plain, shaken = (
+        transitions(layout, episodes, known)[1] for episodes in (part, replace(part, states=states))
+    )
+    return jnp.std(shaken - plain, axis=0)
 
 
 def normalised(normaliser: Normaliser, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from physai.state import Array, State, difference
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, advance, inputs, velocity_target
+from physai.surrogate.features import Layout, advance, inputs
 from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
+from physai.surrogate.prior import centred, told, uncentred
 
 INPUT_LIMIT = 12.0
 """Standard deviations of the training data at which inputs are clipped."""
@@ -84,7 +85,7 @@ class Surrogate:
         domain: where the training data lie.
         layout: how states map to inputs and targets.
         architecture: sizes of a member.
-        known: what the model's equations tell; the members predict the rest (None: everything).
+        known: what the model tells of its kinematics and dynamics (None: nothing is used).
     """
 
     parameters: Parameters
@@ -130,7 +131,7 @@ class Surrogate:
         variance = jnp.var(predicted, axis=0)
         spread = jnp.sqrt(jnp.mean(variance, axis=-1) + 1e-12)
         mean = self._denormalised(jnp.mean(predicted, axis=0), state, action, disturbance)
-        return advance(self.layout, state, mean), spread
+        return self._advanced(state, mean), spread
 
     def step_member(
         self, member: Parameters, state: State, action: Array, disturbance: Array
@@ -138,7 +139,7 @@ class Surrogate:
         """Return the next state that one member's parameters predict."""
         x = self.normalised_inputs(state, action, disturbance)
         y = apply_member(self.architecture, member, x)
-        return advance(self.layout, state, self._denormalised(y, state, action, disturbance))
+        return self._advanced(state, self._denormalised(y, state, action, disturbance))
 
     def normalised_inputs(
         self, state: State, action: Array, disturbance: Array | None
@@ -150,7 +151,8 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None = None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
-        return inputs(self.layout, state, action, self._given(action, disturbance))
+        seen = centred(self.layout, self.known, state)
+        return inputs(self.layout, seen, action, self._given(action, disturbance))
 
     def predict(
         self, start: State, actions: Array, disturbances: Array | None = None
@@ -202,10 +204,14 @@ class Surrogate:
     ) -> jax.Array:
         """Return targets `[..., nt]` in their units, the known part added."""
         learned = predicted * self.normaliser.target_std + self.normaliser.target_mean
-        if self.known is None:
+        if self.known is None or not self.layout.equations:
             return learned
-        change = self.known.change(state, action, self._given(action, disturbance))
-        return learned + velocity_target(self.layout, state.qpos, change)
+        given = self._given(action, disturbance)
+        return learned + told(self.layout, self.known, state, action, given)
+
+    def _advanced(self, state: State, targets: jax.Array) -> State:
+        seen = centred(self.layout, self.known, state)
+        return uncentred(self.layout, self.known, advance(self.layout, seen, targets))
 
     def _given(self, action: Array, disturbance: Array | None) -> Array:
         if disturbance is None:

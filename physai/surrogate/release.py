@@ -27,8 +27,9 @@ from physai.provenance import (
 from physai.rollout.dataset import Dataset, Episodes
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble, worth_knowing
+from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
+from physai.surrogate.prior import prior
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
 
@@ -70,13 +71,9 @@ def fit(
     _check_lengths(calibration, settings)
     layout = layout_of(plant, datasets[0].symmetry)
     begin = None if start is None else load_surrogate(start, plant)
-    explained = None
+    layout, known, explained = prior(plant, layout, training, settings.equations)
     if begin is not None:
-        known = begin.known
-    elif settings.equations:
-        known, explained = worth_knowing(plant, training)
-    else:
-        known = None
+        layout, known = begin.layout, begin.known
     inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),

@@ -18,6 +18,7 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import atomic_write, read_json, write_json
 from physai.state import Joint
+from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, input_channels
 from physai.surrogate.known import blank_known
@@ -103,6 +104,9 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     }
     raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
+    raw["centred"] = tuple(
+        Translation(i, j, (x, y, z), body) for i, j, (x, y, z), body in raw.get("centred", ())
+    )
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]

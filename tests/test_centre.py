@@ -1,0 +1,109 @@
+"""Mass centres in place of root translations, against MuJoCo's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from physai.plant import load_plant
+from physai.state import State
+from physai.surrogate.centre import (
+    change_of_centres,
+    from_centres,
+    to_centres,
+    translations,
+)
+from physai.surrogate.known import constants_of, tree_of
+
+MIXED = """
+<mujoco>
+  <worldbody>
+    <body pos="0.3 0 1" euler="0 0 40">
+      <geom type="sphere" size="0.01" mass="0.1"/>
+      <body pos="0.1 0.2 0" euler="30 0 0">
+        <joint name="x" type="slide" axis="1 0 0" ref="0.2"/>
+        <joint name="z" type="slide" axis="0 0 1"/>
+        <joint name="swing" axis="0 1 0" pos="0.1 0 0.05"/>
+        <geom type="box" size="0.1 0.05 0.02" pos="0.03 0 0.01" mass="1"/>
+        <body pos="0.2 0 0" euler="0 20 0">
+          <joint name="ball" type="ball" pos="0 0.02 0"/>
+          <geom type="capsule" size="0.02" fromto="0 0 0 0.2 0.1 0" mass="0.5"/>
+          <body pos="0.1 0 0.1">
+            <joint name="reach" type="slide" axis="0 1 1"/>
+            <joint name="twist" axis="1 0 0" ref="0.4"/>
+            <geom type="box" size="0.05 0.02 0.02" pos="0 0.04 0" mass="0.7"/>
+          </body>
+        </body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="swing" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("name", ["mixed", "satellite", "hopper", "humanoid", "wafer_stage"])
+def test_centres_are_those_of_mujoco_and_lead_back(name: str, tmp_path: Path) -> None:
+    if name == "mixed":
+        (tmp_path / "mixed.xml").write_text(MIXED)
+        plant = load_plant(tmp_path / "mixed.xml")
+    else:
+        plant = load_plant(name)
+    model, data = plant.model, mujoco.MjData(plant.model)
+    rng = np.random.default_rng(0)
+    mujoco.mj_integratePos(model, data.qpos, rng.normal(size=model.nv), 0.5)
+    data.qvel[:] = rng.normal(size=model.nv)
+    mujoco.mj_forward(model, data)
+    mujoco.mj_subtreeVel(model, data)
+    centre, tree, constants = translations(plant), tree_of(plant), constants_of(plant, model)
+    empty = jnp.zeros(0)
+    state = State(
+        jnp.float32(data.qpos), jnp.float32(data.qvel), empty, jnp.float32(0.0), empty, empty
+    )
+    found = to_centres(tree, constants, centre, state)
+    assert centre
+    for t in centre:
+        place = np.array(t.axis) @ data.subtree_com[t.body]
+        assert float(found.qpos[t.qpos_index]) == pytest.approx(place, abs=1e-5)
+        speed = np.array(t.axis) @ data.subtree_linvel[t.body]
+        assert float(found.qvel[t.qvel_index]) == pytest.approx(speed, abs=1e-5)
+    back = from_centres(tree, constants, centre, found)
+    np.testing.assert_allclose(back.qpos, state.qpos, atol=1e-6)
+    np.testing.assert_allclose(back.qvel, state.qvel, atol=1e-6)
+    change = jnp.float32(rng.normal(size=model.nv))
+    after = state.replace(qvel=state.qvel + change)
+    moved = change_of_centres(tree, constants, centre, state.qpos, change)
+    expected = to_centres(tree, constants, centre, after).qvel - found.qvel
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_what_has_no_centre_of_its_own_is_left(tmp_path: Path) -> None:
+    """A fixed arm has no root that translates; a slide alone carries its centre along."""
+    assert translations(load_plant("arm")) == ()
+    (tmp_path / "cart.xml").write_text(
+        "<mujoco><worldbody><body><joint name='x' type='slide' axis='1 0 0'/>"
+        "<geom size='0.1' pos='0.2 0 0'/></body></worldbody>"
+        "<actuator><motor joint='x' ctrlrange='-1 1'/></actuator></mujoco>"
+    )
+    assert translations(load_plant(tmp_path / "cart.xml")) == ()
+
+
+def test_without_outer_forces_the_centre_keeps_its_speed() -> None:
+    """What MuJoCo flies in space changes its root's speed a thousand times as much."""
+    plant = load_plant("satellite")
+    model, data = plant.model, mujoco.MjData(plant.model)
+    data.qvel[3:] = np.random.default_rng(1).normal(size=model.nv - 3) * 0.05
+    centre, tree, constants = translations(plant), tree_of(plant), constants_of(plant, model)
+    rows = []
+    for _ in range(100):
+        mujoco.mj_step(model, data)
+        rows.append((data.qpos.copy(), data.qvel.copy()))
+    qpos, qvel = (jnp.float32(np.array(x)) for x in zip(*rows, strict=True))
+    state = State(qpos, qvel, jnp.zeros((100, 0)), jnp.zeros(100), *[jnp.zeros((100, 0))] * 2)
+    speed = jax.jit(lambda s: to_centres(tree, constants, centre, s).qvel[:, :3])(state)
+    assert np.ptp(speed, axis=0).max() < 1e-3 * np.ptp(qvel[:, :3], axis=0).max()
