@@ -269,7 +269,7 @@ def write_job(folder: Path, sets: Sets, budget: float, few: int) -> None:
         states, actions, disturbances = getattr(sets, name)
         arrays[f"{name}_start"] = vectors(states[0])
         arrays[f"{name}_inputs"] = np.concatenate([actions, disturbances, states.design[1:]], -1)
-    np.savez(folder / "data.npz", **arrays)
+    np.savez(folder / "data.npz", allow_pickle=False, **arrays)
     job = {"plant": sets.plant.name, "budget": budget, "few": few, **sets.folders}
     (folder / "job.json").write_text(json.dumps({**job, "seed": sets.seed, **view(sets)}))
 
@@ -304,13 +304,14 @@ def view(sets: Sets) -> dict[str, list[int]]:
 @jax.jit
 def fly(surrogate: Surrogate, set_: tuple[State, np.ndarray, np.ndarray]) -> State:
     """Return the flight `[H, n]` of the mean model over windows."""
-    states, *given = set_
+    states, *driving = set_
+    given: Any = tuple(driving)
 
     def period(state: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, State]:
         state = surrogate.step(state, *now)
         return state, state
 
-    return jax.lax.scan(period, states[0], tuple(given))[1]
+    return jax.lax.scan(period, states[0], given)[1]
 
 
 def train(folder: Path) -> None:

@@ -14,6 +14,7 @@ Reference: Pineda et al., "MBRL-Lib: a modular library for model-based reinforce
 2021, arXiv:2104.10159.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

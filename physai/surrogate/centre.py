@@ -6,8 +6,8 @@ translation of its root also jumps with everything that moves inside; that of it
     c = t + sum_b m_b r_b(q) / sum_b m_b,       c' = t' + sum_b m_b r_b'(q, v) / sum_b m_b,
 
 does not (t: the root's translation; r_b: a body's mass centre from there). A surrogate therefore
-sees and predicts c, and t follows from c and the predicted configuration. Without outer forces c'
-is constant, exactly.
+predicts c, and t follows from c and the predicted configuration. Without outer forces c' is
+constant, exactly.
 
 Reference: Orin, Goswami, Lee, "Centroidal dynamics of a humanoid robot", 2013, equations 5 and 28,
 doi:10.1007/s10514-013-9341-4.
@@ -15,6 +15,7 @@ doi:10.1007/s10514-013-9341-4.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ import mujoco
 import numpy as np
 
 from physai.plant import Plant
-from physai.state import Array, Joint, State, rotate
+from physai.state import Array, State, rotate
 from physai.surrogate.rigid import Constants, Tree
 
 
@@ -128,7 +129,7 @@ def _centres(
     Neither depends on the translations themselves.
     """
     qpos, qvel = jnp.asarray(qpos), jnp.asarray(qvel)
-    skipped = {t.qvel_index for t in centre}
+    skipped = frozenset(t.qvel_index for t in centre)
     found = {
         body: _centre(tree, constants, body, skipped, qpos, qvel)
         for body in dict.fromkeys(t.body for t in centre)
@@ -139,92 +140,151 @@ def _centres(
     return jnp.stack(places, -1), jnp.stack(speeds, -1)
 
 
-class _Moment(NamedTuple):
-    """Mass `[...]` of a subtree, times place and speed `[..., 3]` of its centre in some frame."""
+class _Slot(NamedTuple):
+    """One joint of each body of a level, of a body without one a joint that does nothing.
 
-    mass: jax.Array
-    place: jax.Array
-    speed: jax.Array
+    Attributes:
+        joint: indices of the joints `[n]`, 0 where there is none.
+        qpos_index, qvel_index: where they sit `[n]`.
+        turns, slides: 1 for hinges, for slides, else 0 `[n]`; a translation left out is none.
+        rests: 1 where the joint stands for something `[n]`.
+        balls: their place in the level, qpos index and qvel index.
+    """
+
+    joint: np.ndarray
+    qpos_index: np.ndarray
+    qvel_index: np.ndarray
+    turns: np.ndarray
+    slides: np.ndarray
+    rests: np.ndarray
+    balls: tuple[tuple[int, int, int], ...]
+
+
+class _Level(NamedTuple):
+    """Bodies as far from the root as each other, their joints innermost first, their parents."""
+
+    bodies: np.ndarray
+    slots: tuple[_Slot, ...]
+    sums: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(tree: Tree, root: int, skipped: frozenset[int]) -> tuple[_Level, ...]:
+    """Return a subtree's levels, the farthest first; the root's alone is the last.
+
+    `sums [parents, bodies]` adds up a level for the one before it.
+    """
+    levels = [[root]]
+    while children := [b for b, parent in enumerate(tree.parents) if b and parent in levels[-1]]:
+        levels.append(children)
+    found = []
+    for depth, bodies in reversed(list(enumerate(levels))):
+        owned = [[i for i, (b, _) in enumerate(tree.joints) if b == body][::-1] for body in bodies]
+        slots = tuple(
+            _slot(tree, [joints[k] if k < len(joints) else None for joints in owned], skipped)
+            for k in range(max(map(len, owned)))
+        )
+        above = levels[depth - 1] if depth else [tree.parents[root]]
+        sums = np.array([[float(tree.parents[b] == parent) for b in bodies] for parent in above])
+        found.append(_Level(np.array(bodies), slots, sums))
+    return tuple(found)
+
+
+def _slot(tree: Tree, indices: list[int | None], skipped: frozenset[int]) -> _Slot:
+    joints = [None if i is None else tree.joints[i][1] for i in indices]
+    kinds = ["" if j is None or j.kind == "free" else j.kind for j in joints]
+    return _Slot(
+        np.array([i or 0 for i in indices]),
+        np.array([0 if j is None else j.qpos_index for j in joints]),
+        np.array([0 if j is None else j.qvel_index for j in joints]),
+        np.array([float(kind == "hinge") for kind in kinds]),
+        np.array([float(kind == "slide") for kind in kinds]),
+        np.array([float(j is not None and j.qvel_index not in skipped) for j in joints]),
+        tuple(
+            (n, j.qpos_index, j.qvel_index)
+            for n, (j, kind) in enumerate(zip(joints, kinds, strict=True))
+            if j is not None and kind == "ball"
+        ),
+    )
 
 
 def _centre(
-    tree: Tree, constants: Constants, root: int, skipped: set[int], qpos: jax.Array, qvel: jax.Array
+    tree: Tree, constants: Constants, root: int, skipped: frozenset[int], qpos: Array, qvel: Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return place and speed `[..., 3]` of a subtree's centre, some translations left out.
 
-    From the leaves to the root, each moment in the frame of its own body, then of its parent.
+    From the leaves to the root, all bodies of a level at once: mass, and mass times the place and
+    the speed of the centre of what a body carries, in its own frame and then in its parent's.
     """
-    children: dict[int, list[int]] = {}
-    for body, parent in enumerate(tree.parents):
-        children.setdefault(parent, []).append(body)
-
-    def carried(body: int) -> _Moment:
-        mass = jnp.asarray(constants["mass"])[..., body]
-        place = mass[..., None] * constants["centre"][..., body, :]
-        parts = [_Moment(mass, place, jnp.zeros_like(place)), *map(carried, children.get(body, []))]
-        total = _Moment(*(sum(part[1:], part[0]) for part in zip(*parts, strict=True)))
-        for index, (owner, joint) in reversed(list(enumerate(tree.joints))):
-            if owner == body and joint.kind == "free":
-                return _turned(total, qpos, qvel, joint, offset=3)
-            if owner == body:
-                total = _jointed(constants, total, index, joint, skipped, qpos, qvel)
-        return _fixed(constants, total, body)
-
-    total, body = carried(root), tree.parents[root]
+    lead = qpos.shape[:-1]
+    mass, moments = jnp.zeros((*lead, 1)), jnp.zeros((*lead, 1, 2, 3))
+    for number, level in enumerate(_levels(tree, root, skipped)):
+        own = jnp.asarray(constants["mass"])[..., level.bodies]
+        own = jnp.broadcast_to(own, (*lead, len(level.bodies)))
+        centre = own[..., None] * jnp.asarray(constants["centre"])[..., level.bodies, :]
+        mass = own + (mass if number else 0.0)
+        still = jnp.stack([centre, jnp.zeros_like(centre)], -2)
+        moments = still + (moments if number else 0.0)
+        for slot in level.slots:
+            moments = _jointed(constants, slot, mass, moments, qpos, qvel)
+        if level.bodies[0] != root:
+            mass, moments = _fixed(constants, level, mass, moments)
+    total, body = mass[..., 0, None], root
+    place, speed = moments[..., 0, 0, :], moments[..., 0, 1, :]
+    free = [joint for b, joint in tree.joints if b == root and joint.kind == "free"]
+    if free:  # its quaternion is of the world, its rate of the body
+        i, j, body = free[0].qpos_index + 3, free[0].qvel_index + 3, 0
+        speed = speed + jnp.cross(qvel[..., j : j + 3], place)
+        place, speed = rotate(qpos[..., i : i + 4], place), rotate(qpos[..., i : i + 4], speed)
     while body > 0:
-        total, body = _fixed(constants, total, body), tree.parents[body]
-    return total.place / total.mass[..., None], total.speed / total.mass[..., None]
-
-
-def _fixed(constants: Constants, moment: _Moment, body: int) -> _Moment:
-    """Return a moment in the frame of a body's parent, the body at rest there."""
-    turn, position = constants["body_quat"][..., body, :], constants["body_pos"][..., body, :]
-    place = rotate(turn, moment.place) + moment.mass[..., None] * position
-    return _Moment(moment.mass, place, rotate(turn, moment.speed))
+        turn, position = constants["body_quat"][..., body, :], constants["body_pos"][..., body, :]
+        place, speed = rotate(turn, place) + total * position, rotate(turn, speed)
+        body = tree.parents[body]
+    return place / total, speed / total
 
 
 def _jointed(
     constants: Constants,
-    moment: _Moment,
-    index: int,
-    joint: Joint,
-    skipped: set[int],
-    qpos: jax.Array,
-    qvel: jax.Array,
-) -> _Moment:
-    """Return a moment in the frame before a joint."""
-    axis, at = constants["joint_axis"][..., index, :], constants["joint_pos"][..., index, :]
-    mass = moment.mass[..., None]
-    rest = jnp.asarray(constants["qpos0"])[..., joint.qpos_index, None]
-    q, v = (x[..., i, None] for x, i in ((qpos, joint.qpos_index), (qvel, joint.qvel_index)))
-    if joint.kind == "slide":
-        left_out = joint.qvel_index in skipped
-        q, v = (jnp.zeros_like(q), jnp.zeros_like(v)) if left_out else (q, v)
-        place, speed = mass * axis * (q - rest), mass * axis * v
-        return moment._replace(place=moment.place + place, speed=moment.speed + speed)
-    arm = moment._replace(place=moment.place - mass * at)
-    if joint.kind == "ball":
-        turned = _turned(arm, qpos, qvel, joint, offset=0)
-    else:
-        sine, cosine = jnp.sin(q - rest), jnp.cos(q - rest)
-        moved = arm.speed + v * jnp.cross(axis, arm.place)
-        turned = arm._replace(
-            place=_about(axis, sine, cosine, arm.place), speed=_about(axis, sine, cosine, moved)
-        )
-    return turned._replace(place=turned.place + mass * at)
+    slot: _Slot,
+    mass: jax.Array,
+    moments: jax.Array,
+    qpos: Array,
+    qvel: Array,
+) -> jax.Array:
+    """Return moments `[..., n, 2, 3]` in the frames before a joint of each body."""
+    axis, at = (
+        jnp.asarray(constants[name])[..., slot.joint, :] for name in ("joint_axis", "joint_pos")
+    )
+    rest = jnp.asarray(constants["qpos0"])[..., slot.qpos_index]
+    moved = (qpos[..., slot.qpos_index] * slot.rests - rest)[..., None]
+    rate = (qvel[..., slot.qvel_index] * slot.rests)[..., None]
+    turns, slides, heavy = slot.turns[:, None], slot.slides[:, None], mass[..., None]
+    anchored = turns.copy()
+    for n, _, _ in slot.balls:
+        anchored[n] = 1.0
+    place, speed = moments[..., 0, :] - anchored * heavy * at, moments[..., 1, :]
+    if slot.turns.any():
+        speed = speed + turns * rate * jnp.cross(axis, place)
+        sine, cosine = jnp.sin(turns * moved)[..., None], jnp.cos(turns * moved)[..., None]
+        both, axes = jnp.stack([place, speed], -2), axis[..., None, :]
+        along = jnp.sum(axes * both, -1, keepdims=True)
+        both = cosine * both + sine * jnp.cross(axes, both) + (1.0 - cosine) * along * axes
+        place, speed = both[..., 0, :], both[..., 1, :]
+    for n, i, j in slot.balls:
+        turning = speed[..., n, :] + jnp.cross(qvel[..., j : j + 3], place[..., n, :])
+        speed = speed.at[..., n, :].set(rotate(qpos[..., i : i + 4], turning))
+        place = place.at[..., n, :].set(rotate(qpos[..., i : i + 4], place[..., n, :]))
+    place = place + heavy * (anchored * at + slides * moved * axis)
+    return jnp.stack([place, speed + heavy * slides * rate * axis], -2)
 
 
-def _about(axis: Array, sine: jax.Array, cosine: jax.Array, vector: jax.Array) -> jax.Array:
-    """Turn vectors about an axis (Rodrigues' formula)."""
-    along = jnp.sum(axis * vector, -1, keepdims=True)
-    return cosine * vector + sine * jnp.cross(axis, vector) + (1.0 - cosine) * along * axis
-
-
-def _turned(
-    moment: _Moment, qpos: jax.Array, qvel: jax.Array, joint: Joint, offset: int
-) -> _Moment:
-    """Return a moment turned by a quaternion whose rate is a body rate."""
-    i, j = joint.qpos_index + offset, joint.qvel_index + offset
-    turn, turning = qpos[..., i : i + 4], qvel[..., j : j + 3]
-    speed = moment.speed + jnp.cross(turning, moment.place)
-    return moment._replace(place=rotate(turn, moment.place), speed=rotate(turn, speed))
+def _fixed(
+    constants: Constants, level: _Level, mass: jax.Array, moments: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return masses and moments in the frames of the parents, added up for each."""
+    turn, position = (
+        jnp.asarray(constants[name])[..., level.bodies, :] for name in ("body_quat", "body_pos")
+    )
+    moments = rotate(turn[..., None, :], moments)
+    moments = moments.at[..., 0, :].add(mass[..., None] * position)
+    return mass @ level.sums.T, jnp.einsum("pb,...bij->...pij", level.sums, moments)

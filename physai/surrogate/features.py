@@ -9,8 +9,8 @@ and the change of every activation. R is the attitude at the start of the period
 translation and the identity for all other degrees of freedom. Positions therefore follow from
 predicted velocities, and a small learned correction.
 
-Where a root carries a mass centre about with it, states here are centred ones, by
-`physai.surrogate.centre`: the root's translation is that of its mass centre.
+Where the layout has centred translations, the states in the targets are centred ones: there the
+root's translation is that of its mass centre (`physai.surrogate.centre`).
 
 Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
 """
@@ -36,7 +36,7 @@ from physai.state import (
     rotate,
     rotate_inverse,
 )
-from physai.surrogate.centre import Translation, translations
+from physai.surrogate.centre import Translation
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Layout:
         turns: indices into qpos of hinges of which only sine and cosine are inputs.
         friction: of each degree of freedom with dry friction, its index into qvel and the speed
             that friction takes away in a control period; the inputs hold tanh(v / speed).
-        centred: translations of roots, in whose place mass centres are seen and predicted.
+        centred: translations of roots, in whose place those of mass centres are predicted.
         equations: the targets are what the model's equations leave.
     """
 
@@ -107,22 +107,19 @@ def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
         idle=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.joints),
         turns=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.turns),
         friction=tuple((int(i), float(speeds[i])) for i in np.flatnonzero(dry > 0.0)),
-        centred=translations(plant),
     )
 
 
 def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
     """Return name, unit and (unbounded) range of every input, in the order of `inputs`."""
     names: list[tuple[str, str]] = []
-    centres = {t.qpos_index for t in layout.centred}
     for joint in layout.joints:
         if joint.kind == "free":
-            moves = "centre_velocity" if joint.qpos_index in centres else "body_velocity"
             names += [(f"{joint.name}.{axis}", "m") for axis in layout.position_axes]
             names += [(f"{joint.name}.up_{a}", "1") for a in "xyz"]
             if not layout.heading_invariant:
                 names += [(f"{joint.name}.north_{a}", "1") for a in "xyz"]
-            names += [(f"{joint.name}.{moves}_{a}", "m/s") for a in "xyz"]
+            names += [(f"{joint.name}.body_velocity_{a}", "m/s") for a in "xyz"]
             names += [(f"{joint.name}.body_rate_{a}", "rad/s") for a in "xyz"]
         elif joint.kind == "ball":
             names += [(f"{joint.name}.q{a}", "1") for a in "wxyz"]
@@ -135,8 +132,7 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
                 names += [(f"{joint.name}.position", "rad")]
             names += [(f"{joint.name}.rate", "rad/s")]
         else:
-            of = f"{joint.name}.centre_" if joint.qpos_index in centres else f"{joint.name}."
-            names += [(f"{of}position", "m"), (f"{of}rate", "m/s")]
+            names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
     rates = plant.state_channels[layout.nv : 2 * layout.nv]
     names += [(f"{rates[i].name}.sliding", "1") for i, _ in layout.friction]
     names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]

@@ -37,6 +37,7 @@ from physai.surrogate.network import Architecture, Parameters, apply_member, ini
 from physai.surrogate.prior import PROBE, centred, periods, told
 
 ROUNDED = 64  # episodes on which the record's rounding is measured
+DROWNED = 5.0  # times the rounding below which a target holds nothing to learn
 CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
 
 
@@ -150,8 +151,10 @@ def fit_ensemble(
         jnp.asarray(training.disturbances),
         jnp.asarray(training.length),
     )
+    plain = replace(layout, centred=(), equations=False)
+    changes = jnp.std(transitions(plain, training)[1], axis=0)
     surrogate, losses = _train(
-        surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress
+        surrogate, data, windows, changes, settings, key, checkpoints or Checkpoints(None), progress
     )
     progress("calibrate", 0, 1)
     intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
@@ -167,17 +170,19 @@ def transitions(
     States are seen centred, and the targets are what the equations leave, as the layout says.
     """
 
-    def pair(period: tuple[State, jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array]:
+    def pair_of(period: tuple[State, jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array]:
         state, action, disturbance, after = period
         seen, reached = (centred(layout, known, s) for s in (state, after))
         y = targets(layout, seen, reached)
         if known is not None and layout.equations:
             y -= told(layout, known, state, action, disturbance)
-        return inputs(layout, seen, action, disturbance), y
+        return inputs(layout, state, action, disturbance), y
 
-    # In batches: the joint-space inertias of all periods at once would be large.
     every = jax.tree.map(jnp.asarray, periods(episodes))
-    return jax.jit(partial(jax.lax.map, pair, batch_size=PROBE))(every)
+    if not layout.equations:
+        return jax.jit(pair_of)(every)
+    # In batches: the joint-space inertias of all periods at once would be large.
+    return jax.jit(partial(jax.lax.map, pair_of, batch_size=PROBE))(every)
 
 
 def normaliser_of(
@@ -192,19 +197,20 @@ def normaliser_of(
     x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
     constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
     noise = _rounding(layout, known, training)
-    idle = y_std <= jnp.maximum(2.0 * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
+    idle = y_std <= jnp.maximum(DROWNED * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
     return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
 
 
 def _rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:
-    """Return what moving some recorded states by a unit in the last place changes `[nt]`."""
+    """Return what moving recorded states by float32's rounding changes in the targets `[nt]`."""
     rng = np.random.default_rng(0)
     few = rng.choice(len(training.length), min(len(training.length), ROUNDED), replace=False)
     part = jax.tree.map(lambda leaf: leaf[few], training)
 
     def moved(values: np.ndarray) -> np.ndarray:
-        up = np.where(rng.random(values.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-        return np.nextafter(values, up)
+        size = np.sqrt(np.mean(np.square(values), axis=(0, 1)))
+        nudge = rng.uniform(-1.0, 1.0, values.shape) * np.finfo(np.float32).eps * size
+        return (values + nudge).astype(np.float32)
 
     states = part.states.replace(qpos=moved(part.states.qpos), qvel=moved(part.states.qvel))
     plain, shaken = (
@@ -232,6 +238,7 @@ def _train(
     surrogate: Surrogate,
     data: tuple[jax.Array, jax.Array],
     windows: Windows,
+    changes: jax.Array,
     settings: FitSettings,
     key: jax.Array,
     checkpoints: Checkpoints,
@@ -244,7 +251,7 @@ def _train(
     one_step, fine = muon(rate), optax.adam(fine_rate)
     stages = (
         ("fit", settings.steps, one_step, _one_step_loss(surrogate, settings), data),
-        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings), windows),
+        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings, changes), windows),
     )
     parameters, losses = surrogate.parameters, {}
     for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
@@ -299,13 +306,12 @@ def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
     return loss
 
 
-def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
-    """Mean squared autoregressive error, each channel in units of its one-step change."""
+def _fine_loss(surrogate: Surrogate, settings: FitSettings, changes: jax.Array) -> Callable:
+    """Mean squared autoregressive error, each channel in units of its `changes [nt]` in a step."""
     layout, horizon = surrogate.layout, settings.fine_horizon
-    change = surrogate.normaliser.target_std
-    velocity = change[layout.nv : 2 * layout.nv]
-    position = change[: layout.nv] + 0.5 * layout.control_period * velocity
-    scale = _positive(jnp.concatenate([position, change[layout.nv :]]))
+    velocity = changes[layout.nv : 2 * layout.nv]
+    position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
+    scale = _positive(jnp.concatenate([position, changes[layout.nv :]]))
 
     def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
         episode_key, start_key = jax.random.split(key)

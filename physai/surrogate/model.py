@@ -151,8 +151,7 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None = None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
-        seen = centred(self.layout, self.known, state)
-        return inputs(self.layout, seen, action, self._given(action, disturbance))
+        return inputs(self.layout, state, action, self._given(action, disturbance))
 
     def predict(
         self, start: State, actions: Array, disturbances: Array | None = None

@@ -7,6 +7,7 @@ Two parts, each used where it helps: mass centres in place of root translations
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,36 +15,71 @@ import numpy as np
 from physai.plant import Plant
 from physai.rollout.dataset import Episodes
 from physai.state import Array, State
-from physai.surrogate.centre import change_of_centres, from_centres, to_centres
+from physai.surrogate.centre import (
+    Translation,
+    change_of_centres,
+    from_centres,
+    to_centres,
+    translations,
+)
 from physai.surrogate.features import Layout, velocity_target
 from physai.surrogate.known import Known, known_dynamics
 
 PROBE = 2048  # control periods on which the equations are tried
 EXPLAINED = 0.9  # share of the variance above which the equations are used
+CALMER = 0.5
+"""Factor on the change of a root's velocities below which mass centres are used. Between 0.3 and 1
+they were seen to gain nothing (experiments/results/mass_centres.csv)."""
 
 
 def prior(
     plant: Plant, layout: Layout, training: Episodes, equations: bool
 ) -> tuple[Layout, Known | None, float | None]:
-    """Return the layout, what is known, and the share of the variance that the equations explain.
+    """Choose what of a plant is taken as known, by what it explains of recorded control periods.
+
+    Mass centres take the place of a root's translations where each then changes its velocity at
+    most `CALMER` times as much.
 
     Args:
         plant: the plant.
         layout: from `layout_of`.
-        training: episodes on which the equations are tried.
-        equations: use them if they explain at least `EXPLAINED` of the variance of velocity
-            changes. The share is None where they are not tried or not finite.
+        training: episodes on which both are tried.
+        equations: use the equations if they explain at least `EXPLAINED` of the variance of
+            velocity changes.
+
+    Returns:
+        The layout with what is used, what is known (None: nothing is used), and the share of the
+        variance that the equations explain (None: not tried, or not finite).
     """
-    if not (layout.centred or equations):
+    centre = translations(plant)
+    if not (centre or equations):
         return layout, None, None
     known, explained = known_dynamics(plant), None
+    before, actions, disturbances, after = periods(training)
+    count = len(actions)
+    few = np.random.default_rng(0).choice(count, min(count, PROBE), replace=False)
+    before, after = before[few], after[few]
     if equations:
-        before, actions, disturbances, after = periods(training)
-        count = len(actions)
-        few = np.random.default_rng(0).choice(count, min(count, PROBE), replace=False)
-        explained = known.explains(before[few], actions[few], disturbances[few], after[few])
-    layout = replace(layout, equations=explained is not None and explained >= EXPLAINED)
+        explained = known.explains(before, actions[few], disturbances[few], after)
+    layout = replace(
+        layout,
+        centred=_calmer(replace(layout, centred=centre), known, before, after),
+        equations=explained is not None and explained >= EXPLAINED,
+    )
     return layout, known if layout.centred or layout.equations else None, explained
+
+
+def _calmer(layout: Layout, known: Known, before: State, after: State) -> tuple[Translation, ...]:
+    """Return the translations of those roots whose mass centres are worth it."""
+    if not layout.centred:
+        return ()
+    see = jax.jit(partial(centred, layout, known))
+    outer = np.std(np.asarray(see(after).qvel) - np.asarray(see(before).qvel), axis=0)
+    whole = np.std(after.qvel - before.qvel, axis=0)
+    restless = {
+        t.body for t in layout.centred if outer[t.qvel_index] > CALMER * whole[t.qvel_index]
+    }
+    return tuple(t for t in layout.centred if t.body not in restless)
 
 
 def periods(episodes: Episodes) -> tuple[State, np.ndarray, np.ndarray, State]:
