@@ -16,9 +16,10 @@ import pytest
 from physai.errors import InputError
 from physai.plant import Plant, load_plant
 from physai.rollout.collect import RolloutSettings, collect
-from physai.rollout.dataset import Dataset
+from physai.rollout.dataset import Dataset, Episodes
 from physai.rollout.symmetry import Symmetry
 from physai.state import Joint, State, difference, quaternion_from_axis_angle, quaternion_multiply
+from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import conformal_quantile
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
@@ -28,12 +29,12 @@ from physai.surrogate.features import (
     input_channels,
     inputs,
     layout_of,
-    rounding,
     targets,
 )
-from physai.surrogate.fit import FitSettings, transitions
+from physai.surrogate.fit import FitSettings, rounding, transitions
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, apply_member, init_ensemble
+from physai.surrogate.prior import centred, prior
 from physai.surrogate.release import fit
 from physai.surrogate.score import channel_spread, score
 from physai.surrogate.store import load_surrogate, save_surrogate
@@ -243,24 +244,21 @@ def test_rounding_of_the_record_is_that_of_float32() -> None:
     """A wheel that turned by 1,000 rad is known to 1.2e-4 rad, an attitude to 1.2e-7."""
     satellite = load_plant("satellite")
     layout, task = layout_of(satellite, Symmetry("xyz", heading=True)), load_task(satellite)
-    state = task.reset(jax.random.key(0), jnp.asarray(satellite.nominal))
-    state = state.replace(qpos=state.qpos.at[7:11].set(1000.0)[None])
-    found = np.asarray(rounding(layout, state))
-    np.testing.assert_allclose(found[6:10], 1000.0 * 2.0**-23, rtol=1e-6)
-    np.testing.assert_allclose(found[3:6], 2.0**-23)
-    assert (found[:3] == 0.0).all() and (found[12:] == 0.0).all()
-    # What float32 does to a step of such an angle is below twice that.
-    angle = np.random.default_rng(0).uniform(900.0, 1100.0, 10_000)
-    step = angle + 0.2 * 300.0
-    residual = step.astype(np.float32).astype(float) - angle.astype(np.float32) - 0.2 * 300.0
-    assert 0.1 * found[6] < residual.std() < 2.0 * found[6]
-
-
-def test_rounding_of_every_joint_kind_is_told() -> None:
-    """A rotation's is that of 1; a position's follows its size."""
-    found = np.asarray(rounding(random_layout(), random_state(np.random.default_rng(0))))
-    np.testing.assert_allclose(found[3:9], 2.0**-23)
-    assert (found[[0, 1, 2, 9, 10]] > 0.5 * 2.0**-23).all() and found.max() < 2.0**-21
+    start = task.reset(jax.random.key(0), jnp.asarray(satellite.nominal))
+    start = start.replace(qpos=start.qpos.at[7:11].set(1000.0).at[3:7].set(0.5))
+    n, steps = 32, 20
+    states = jax.tree.map(lambda x: np.tile(np.asarray(x), (n, steps + 1, *[1] * x.ndim)), start)
+    still = Episodes(
+        states,
+        np.zeros((n, steps, satellite.nu), np.float32),
+        np.zeros((n, steps, satellite.nw), np.float32),
+        np.full(n, steps, np.int32),
+    )
+    found = np.asarray(rounding(layout, None, still))
+    assert (found[6:10] > 0.4 * 1000.0 * 2.0**-23).all()
+    assert (found[6:10] < 2.0 * 1000.0 * 2.0**-23).all()
+    assert (found[3:6] > 0.2 * 2.0**-23).all() and (found[3:6] < 4.0 * 2.0**-23).all()
+    assert (found[:3] == 0.0).all()
 
 
 def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:
@@ -459,3 +457,56 @@ def test_a_damaged_checkpoint_is_refused_with_the_folder_to_remove(tmp_path: Pat
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="Remove that folder"):
         Checkpoints(tmp_path / "t", {}).run("x", _count(), 2, _add)
+
+
+def test_the_linear_baseline_recovers_a_linear_machine(tmp_path: Path) -> None:
+    """A damped spring under a force is linear in all that ridge regression sees."""
+    (tmp_path / "spring.xml").write_text(
+        "<mujoco><option timestep='0.01'/><worldbody><body>"
+        "<joint name='x' type='slide' axis='1 0 0' stiffness='40' damping='0.5'/>"
+        "<geom size='0.1' mass='1'/></body></worldbody>"
+        "<actuator><motor name='push' joint='x' ctrlrange='-5 5'/></actuator></mujoco>"
+    )
+    spring = load_plant(tmp_path / "spring.xml")
+    settings = RolloutSettings(train=64, calibration=32, test=32)
+    data = collect(spring, load_task(spring), tmp_path / "data", settings, 0)
+    layout = layout_of(spring, data.symmetry)
+    linear = linear_surrogate(layout, None, data.episodes("train"))
+    assert max(score(linear, spring, data.episodes("test"))["nrmse"]) < 1e-3
+
+
+def test_mass_centres_are_chosen_where_they_calm_the_root(tmp_path: Path) -> None:
+    """Panels shake a satellite's root, never its mass centre; a quadrotor has little inside."""
+    found = {}
+    for name in ("satellite", "quadrotor"):
+        machine = load_plant(name)
+        settings = RolloutSettings(train=64, calibration=32, test=32)
+        data = collect(machine, load_task(machine), tmp_path / name, settings, 0)
+        layout = layout_of(machine, data.symmetry)
+        found[name] = prior(machine, layout, data.episodes("train"), False)
+    layout, known, explained = found["satellite"]
+    assert len(layout.centred) == 3 and known is not None and explained is None
+    assert found["quadrotor"][0].centred == () and found["quadrotor"][1] is None
+
+
+def test_a_surrogate_with_mass_centres_keeps_momentum_and_comes_back_from_disk(
+    tmp_path: Path,
+) -> None:
+    satellite = load_plant("satellite")
+    settings = RolloutSettings(train=64, calibration=32, test=32)
+    data = collect(satellite, load_task(satellite), tmp_path / "data", settings, 0)
+    rough = replace(TINY, steps=250, fine_steps=0)
+    fitted = fit(satellite, [data], tmp_path / "s", rough)
+    again = load_surrogate(tmp_path / "s", satellite)
+    assert again.layout == fitted.layout and len(again.layout.centred) == 3
+    test = data.episodes("test")
+    states = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), test.states)
+    reached = again.step(states, jnp.asarray(test.actions[:, 0]))
+    np.testing.assert_array_equal(
+        reached.qpos, fitted.step(states, jnp.asarray(test.actions[:, 0])).qpos
+    )
+    # However rough the network, the mass centre's velocity stays what it was.
+    before, after = (
+        centred(again.layout, again.known, state).qvel[:, :3] for state in (states, reached)
+    )
+    np.testing.assert_allclose(after, before, atol=2e-7)

@@ -151,8 +151,10 @@ def fit_ensemble(
         jnp.asarray(training.disturbances),
         jnp.asarray(training.length),
     )
-    plain = replace(layout, centred=(), equations=False)
-    changes = jnp.std(transitions(plain, training)[1], axis=0)
+    changes = normaliser.target_std
+    if known is not None or start is not None:
+        plain = replace(layout, centred=(), equations=False)
+        changes = normaliser_of(plain, None, training, *transitions(plain, training)).target_std
     surrogate, losses = _train(
         surrogate, data, windows, changes, settings, key, checkpoints or Checkpoints(None), progress
     )
@@ -196,12 +198,12 @@ def normaliser_of(
     """
     x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
     constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
-    noise = _rounding(layout, known, training)
+    noise = rounding(layout, known, training)
     idle = y_std <= jnp.maximum(DROWNED * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
     return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
 
 
-def _rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:
+def rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:
     """Return what moving recorded states by float32's rounding changes in the targets `[nt]`."""
     rng = np.random.default_rng(0)
     few = rng.choice(len(training.length), min(len(training.length), ROUNDED), replace=False)
@@ -231,7 +233,7 @@ def _positive(scale: jax.Array) -> jax.Array:
 
 def uncalibrated(layout: Layout) -> Calibration:
     """Return intervals that promise nothing."""
-    return Calibration(jnp.zeros((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
+    return Calibration(jnp.ones((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
 
 
 def _train(
