@@ -50,7 +50,7 @@ class Checkpoints:
         if self.folder is None:
             for index in range(total):
                 progress(stage, index, total)
-                state = advance(index, state)
+                state = jax.block_until_ready(advance(index, state))  # progress tells the truth
             progress(stage, total, total)
             return state
         options = ocp.CheckpointManagerOptions(
