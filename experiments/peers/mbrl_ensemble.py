@@ -120,7 +120,11 @@ def seconds_an_epoch(job, training: TransitionBatch, validation: TransitionBatch
 
 def fly(job, model, start: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, float]:
     """Return states `[H, n, nx]` and control steps a second."""
-    found = []
+    found, count = [], len(start)
+    rest = -count % MEMBERS  # mbrl flies whole multiples of its members
+    start, inputs = (
+        np.concatenate([x, np.repeat(x[..., -1:, :], rest, -2)], -2) for x in (start, inputs)
+    )
     begun = time.monotonic()
     with torch.no_grad():
         state = model.reset(torch.from_numpy(start), rng=torch.Generator())
@@ -130,8 +134,8 @@ def fly(job, model, start: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, 
                 norm = torch.linalg.norm(after[:, i : i + 4], dim=-1, keepdim=True)
                 after[:, i : i + 4] /= norm.clamp_min(1e-9)
             state = {**state, "obs": after}
-            found.append(after.numpy().copy())
-    return np.stack(found), inputs.shape[0] * inputs.shape[1] / (time.monotonic() - begun)
+            found.append(after[:count].numpy().copy())
+    return np.stack(found), inputs.shape[0] * count / (time.monotonic() - begun)
 
 
 if __name__ == "__main__":
