@@ -98,14 +98,6 @@ def from_centres(
     return _moved(tree, constants, centre, state, -1.0)
 
 
-def change_of_centres(
-    tree: Tree, constants: Constants, centre: tuple[Translation, ...], qpos: Array, change: Array
-) -> jax.Array:
-    """Return a change of qvel `[..., nv]` as one of the velocities of a centred state."""
-    _, rate = _centres(tree, constants, centre, qpos, change)
-    return jnp.asarray(change).at[..., _index(centre, "qvel_index")].add(rate)
-
-
 def _moved(
     tree: Tree, constants: Constants, centre: tuple[Translation, ...], state: State, sign: float
 ) -> State:

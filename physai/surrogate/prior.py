@@ -1,7 +1,8 @@
 """What is known of a plant before anything is learned, and how much of it a surrogate uses.
 
-Two parts, each used where it helps: mass centres in place of root translations
-(`physai.surrogate.centre`), and the smooth equations of motion (`physai.surrogate.known`).
+The smooth equations of motion (`physai.surrogate.known`), or else mass centres in place of root
+translations (`physai.surrogate.centre`), each where it helps. Not both: the equations' error over a
+control period would be laid on a mass centre whose motion is simpler than they tell.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from physai.rollout.dataset import Episodes
 from physai.state import Array, State
 from physai.surrogate.centre import (
     Translation,
-    change_of_centres,
     from_centres,
     to_centres,
     translations,
@@ -37,8 +37,8 @@ def prior(
 ) -> tuple[Layout, Known | None, float | None]:
     """Choose what of a plant is taken as known, by what it explains of recorded control periods.
 
-    Mass centres take the place of a root's translations where each then changes its velocity at
-    most `CALMER` times as much.
+    Without equations, mass centres take the place of a root's translations where each then changes
+    its velocity at most `CALMER` times as much.
 
     Args:
         plant: the plant.
@@ -61,12 +61,10 @@ def prior(
     before, after = before[few], after[few]
     if equations:
         explained = known.explains(before, actions[few], disturbances[few], after)
-    layout = replace(
-        layout,
-        centred=_calmer(replace(layout, centred=centre), known, before, after),
-        equations=explained is not None and explained >= EXPLAINED,
-    )
-    return layout, known if layout.centred or layout.equations else None, explained
+    if explained is not None and explained >= EXPLAINED:
+        return replace(layout, equations=True), known, explained
+    centre = _calmer(replace(layout, centred=centre), known, before, after)
+    return replace(layout, centred=centre), known if centre else None, explained
 
 
 def _calmer(layout: Layout, known: Known, before: State, after: State) -> tuple[Translation, ...]:
@@ -108,8 +106,4 @@ def told(
     layout: Layout, known: Known, state: State, action: Array, disturbance: Array
 ) -> jax.Array:
     """Return what the equations predict, as targets `[..., nt]`."""
-    change = known.change(state, action, disturbance)
-    if layout.centred:
-        constants = known.at(state.design)
-        change = change_of_centres(known.tree, constants, layout.centred, state.qpos, change)
-    return velocity_target(layout, state.qpos, change)
+    return velocity_target(layout, state.qpos, known.change(state, action, disturbance))

@@ -91,7 +91,6 @@ def draw_bank(
             speed.append(loop.along(qpos, 2.0 * u[1] * reach))
     found = min(len(near), len(far))
     if found < LEAST:
-        near, far, speed = [], [], []
         near, far, speed = [goal], [goal], [np.zeros(model.nv)]
     return Bank(np.array(near), np.array(far), np.array(speed), found, loop.broken(goal) > 1.0)
 
