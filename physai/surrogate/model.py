@@ -17,7 +17,7 @@ from physai.surrogate.network import Architecture, Parameters, apply_ensemble, a
 from physai.surrogate.prior import centred, told, uncentred
 
 INPUT_LIMIT = 12.0
-"""Standard deviations of the training data at which inputs are clipped."""
+"""Standard deviations of the training data at which inputs are clipped, and predicted targets."""
 
 
 @jax.tree_util.register_dataclass
@@ -202,6 +202,8 @@ class Surrogate:
         self, predicted: jax.Array, state: State, action: Array, disturbance: Array | None
     ) -> jax.Array:
         """Return targets `[..., nt]` in their units, the known part added."""
+        # Nothing ever seen changed a machine by more; a flight that strays then leaves at a walk.
+        predicted = jnp.clip(predicted, -INPUT_LIMIT, INPUT_LIMIT)
         learned = predicted * self.normaliser.target_std + self.normaliser.target_mean
         if self.known is None or not self.layout.equations:
             return learned
