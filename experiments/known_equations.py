@@ -11,23 +11,17 @@ and the plant has no second row. A plant whose rows are there is not done again.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import platform
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import mujoco
+import table
 import tyro
 
 from physai.plant import load_plant
-from physai.provenance import atomic_write
-from physai.report.bench import bench, cpu_name
+from physai.report.bench import bench
 from physai.rollout.collect import RolloutSettings, collect
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings, fit_ensemble
@@ -56,13 +50,13 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Compare, and write a row a fit."""
-    rows = _read(settings.out)
+    rows = table.read(settings.out)
     done = {(row["plant"], int(row["seed"])) for row in rows}
     for name in ("arm",) if settings.smoke else settings.plants:
         if settings.smoke or (name, settings.seed) not in done:
             rows += compare(settings, name)
             if not settings.smoke:
-                _write(settings.out, rows)
+                table.write(settings.out, rows)
 
 
 def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
@@ -77,9 +71,10 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
     training, calibration, test = (data.episodes(s) for s in ("train", "calibration", "test"))
     layout = layout_of(plant, data.symmetry)
     rows = []
-    for equations in (False, True):
+    choices = {e: prior(plant, layout, training, e) for e in (False, True)}
+    explained = choices[True][2]
+    for equations, (chosen, known, _) in choices.items():
         begun = time.monotonic()
-        chosen, known, explained = prior(plant, layout, training, equations)
         if equations and not chosen.equations:
             continue
         fitted, _ = fit_ensemble(chosen, training, calibration, fitting, settings.seed, known=known)
@@ -88,9 +83,8 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
         speed = {row["model"]: row["steps_per_second"] for row in bench(plant, fitted)}
         rows.append(
             {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                **{"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
-                **{"mujoco": mujoco.__version__, "jax": jax.__version__},
+                **table.here(),
+                "jax": jax.__version__,
                 **{"plant": name, "seed": settings.seed, "explained": explained},
                 "equations": equations,
                 **{f"nrmse_{h}": e for h, e in zip(card["horizons"], card["nrmse"], strict=True)},
@@ -101,21 +95,6 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
         )
         print(rows[-1], flush=True)
     return rows
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -11,24 +11,17 @@ whose rows are there is not done again.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import platform
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import mujoco
 import numpy as np
+import table
 import tyro
 
 from physai.plant import load_plant
-from physai.provenance import atomic_write
-from physai.report.bench import cpu_name
 from physai.rollout.collect import RolloutSettings, collect
 from physai.surrogate.centre import translations
 from physai.surrogate.features import layout_of
@@ -59,13 +52,13 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Compare, and write a row a fit."""
-    rows = _read(settings.out)
+    rows = table.read(settings.out)
     done = {(row["plant"], int(row["seed"])) for row in rows}
     for name in ("hopper",) if settings.smoke else settings.plants:
         if settings.smoke or (name, settings.seed) not in done:
             rows += compare(settings, name)
             if not settings.smoke:
-                _write(settings.out, rows)
+                table.write(settings.out, rows)
 
 
 def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
@@ -98,9 +91,8 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
         card = score(fitted, plant, test)
         rows.append(
             {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                **{"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
-                **{"mujoco": mujoco.__version__, "jax": jax.__version__},
+                **table.here(),
+                "jax": jax.__version__,
                 **{"plant": name, "seed": settings.seed, "mass_centres": bool(layout.centred)},
                 "calmer": max(
                     float(outer[t.qvel_index] / change[t.qvel_index]) for t in moving.centred
@@ -112,21 +104,6 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
         )
         print(rows[-1], flush=True)
     return rows
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())
 
 
 if __name__ == "__main__":

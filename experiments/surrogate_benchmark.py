@@ -19,31 +19,24 @@ A row a competitor, plant, budget and seed; what has a row is not done again.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jax
-import mujoco
 import numpy as np
+import table
 import tyro
 
 from physai.plant import Plant, load_plant
 from physai.progress import silent
-from physai.provenance import atomic_write
-from physai.report.bench import cpu_name
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset, Episodes, open_dataset
 from physai.rollout.excitation import Excitation
@@ -97,7 +90,7 @@ def main(settings: Settings) -> None:
     if settings.smoke:
         data = settings.data / "smoke"
         settings = replace(settings, plants=("quadrotor",), seeds=(0,), budgets=(5.0,), data=data)
-    rows = [] if settings.smoke or not settings.out.is_file() else _read(settings.out)
+    rows = [] if settings.smoke else table.read(settings.out)
     done = {(r["plant"], r["competitor"], float(r["budget"] or 0), int(r["seed"])) for r in rows}
     for budget, seed, name in product(settings.budgets, settings.seeds, settings.plants):
         wanted = [
@@ -113,7 +106,7 @@ def main(settings: Settings) -> None:
             rows.append(compete(settings, sets, competitor, given))
             print({k: v for k, v in rows[-1].items() if k in SHOWN}, flush=True)
             if not settings.smoke:
-                _write(settings.out, rows)
+                table.write(settings.out, rows)
 
 
 SHOWN = ("plant", "competitor", "budget", "seed", "seconds", "nrmse_1", "nrmse_50", "beyond_50")
@@ -214,9 +207,8 @@ def compete(settings: Settings, sets: Sets, competitor: str, budget: float) -> d
             rmse = np.sqrt(np.mean(np.square(error), axis=1))
         errors |= {f"{prefix}_{h}": rms(rmse[h - 1] / scale[h - 1]) for h in HORIZONS}
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
-        **{"mujoco": mujoco.__version__, "versions": record.get("versions", "")},
+        **table.here(),
+        "versions": record.get("versions", ""),
         **{"plant": sets.plant.name, "competitor": competitor, "budget": budget or ""},
         **{"seed": sets.seed, "seconds": _rounded(record.get("seconds"))},
         **{"steps": record.get("steps", ""), **errors},
@@ -376,19 +368,6 @@ def plan(fitting, settings: FitSettings, budget: float) -> FitSettings:
     factor = max(budget - fixed, 0.0) / unit
     steps, fine = (max(1, round(factor * chunks[s])) * CHUNK for s in ("fit", "fine-tune"))
     return replace(settings, steps=steps, fine_steps=fine if settings.fine_steps else 0)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())
 
 
 if __name__ == "__main__":
