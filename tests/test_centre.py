@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 from physai.plant import load_plant
+from physai.rollout.collect import RolloutSettings, collect
 from physai.state import State
 from physai.surrogate.centre import (
     from_centres,
     to_centres,
     translations,
 )
+from physai.surrogate.features import layout_of
+from physai.surrogate.fit import FitSettings
 from physai.surrogate.known import constants_of, tree_of
+from physai.surrogate.prior import centred, prior
+from physai.surrogate.release import fit
+from physai.surrogate.store import load_surrogate
+from physai.task import load_task
 
 MIXED = """
 <mujoco>
@@ -101,3 +108,40 @@ def test_without_outer_forces_the_centre_keeps_its_speed() -> None:
     state = State(qpos, qvel, jnp.zeros((100, 0)), jnp.zeros(100), *[jnp.zeros((100, 0))] * 2)
     speed = jax.jit(lambda s: to_centres(tree, constants, centre, s).qvel[:, :3])(state)
     assert np.ptp(speed, axis=0).max() < 1e-3 * np.ptp(qvel[:, :3], axis=0).max()
+
+
+def test_mass_centres_are_chosen_where_they_calm_the_root(tmp_path: Path) -> None:
+    """Panels shake a satellite's root, never its mass centre; a quadrotor has little inside."""
+    found = {}
+    for name in ("satellite", "quadrotor"):
+        machine = load_plant(name)
+        settings = RolloutSettings(train=64, calibration=32, test=32)
+        data = collect(machine, load_task(machine), tmp_path / name, settings, 0)
+        layout = layout_of(machine, data.symmetry)
+        found[name] = prior(machine, layout, data.episodes("train"), False)
+    layout, known, explained = found["satellite"]
+    assert len(layout.centred) == 3 and known is not None and explained is None
+    assert found["quadrotor"][0].centred == () and found["quadrotor"][1] is None
+
+
+def test_a_surrogate_with_mass_centres_keeps_momentum_and_comes_back_from_disk(
+    tmp_path: Path,
+) -> None:
+    satellite = load_plant("satellite")
+    settings = RolloutSettings(train=64, calibration=32, test=32)
+    data = collect(satellite, load_task(satellite), tmp_path / "data", settings, 0)
+    rough = FitSettings(members=2, width=32, steps=250, fine_steps=0)
+    fitted = fit(satellite, [data], tmp_path / "s", rough)
+    again = load_surrogate(tmp_path / "s", satellite)
+    assert again.layout == fitted.layout and len(again.layout.centred) == 3
+    test = data.episodes("test")
+    states = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), test.states)
+    reached = again.step(states, jnp.asarray(test.actions[:, 0]))
+    np.testing.assert_array_equal(
+        reached.qpos, fitted.step(states, jnp.asarray(test.actions[:, 0])).qpos
+    )
+    # However rough the network, the mass centre's velocity stays what it was.
+    before, after = (
+        centred(again.layout, again.known, state).qvel[:, :3] for state in (states, reached)
+    )
+    np.testing.assert_allclose(after, before, atol=2e-7)
