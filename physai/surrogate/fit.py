@@ -32,7 +32,7 @@ from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout, inputs, targets
 from physai.surrogate.known import Known
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.model import TARGET_MARGIN, Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
 from physai.surrogate.prior import PROBE, centred, periods, told
 
@@ -200,7 +200,9 @@ def normaliser_of(
     constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
     noise = rounding(layout, known, training)
     idle = y_std <= jnp.maximum(DROWNED * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
-    return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, jnp.where(idle, 0.0, y_std))
+    y_std = jnp.where(idle, 0.0, y_std)
+    limit = TARGET_MARGIN * jnp.max(jnp.abs(y - y_mean), axis=0) / _positive(y_std)
+    return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, y_std, limit)
 
 
 def rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:

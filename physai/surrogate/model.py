@@ -17,18 +17,24 @@ from physai.surrogate.network import Architecture, Parameters, apply_ensemble, a
 from physai.surrogate.prior import centred, told, uncentred
 
 INPUT_LIMIT = 12.0
-"""Standard deviations of the training data at which inputs are clipped, and predicted targets."""
+"""Standard deviations of the training data at which inputs are clipped."""
+TARGET_MARGIN = 2.0
+"""Largest change that may be predicted, in largest changes that the training data hold."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Normaliser:
-    """Mean and standard deviation of inputs `[ni]` and targets `[nt]` on the training data."""
+    """Mean and standard deviation of inputs `[ni]` and targets `[nt]` on the training data.
+
+    `target_limit [nt]` bounds the normalised targets that may be predicted.
+    """
 
     input_mean: jax.Array
     input_std: jax.Array
     target_mean: jax.Array
     target_std: jax.Array
+    target_limit: jax.Array
 
     def inputs(self, raw: jax.Array) -> jax.Array:
         """Normalise raw inputs `[..., ni]`, clipped at `INPUT_LIMIT` standard deviations.
@@ -38,6 +44,14 @@ class Normaliser:
         """
         scaled = (raw - self.input_mean) / self.input_std
         return jnp.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
+
+    def targets(self, predicted: jax.Array) -> jax.Array:
+        """Return predicted targets `[..., nt]` in their units, within `target_limit`.
+
+        Nothing seen ever changed the machine by much more; a flight that strays leaves at a walk.
+        """
+        bounded = jnp.clip(predicted, -self.target_limit, self.target_limit)
+        return bounded * self.target_std + self.target_mean
 
 
 @jax.tree_util.register_dataclass
@@ -202,9 +216,7 @@ class Surrogate:
         self, predicted: jax.Array, state: State, action: Array, disturbance: Array | None
     ) -> jax.Array:
         """Return targets `[..., nt]` in their units, the known part added."""
-        # Nothing ever seen changed a machine by more; a flight that strays then leaves at a walk.
-        predicted = jnp.clip(predicted, -INPUT_LIMIT, INPUT_LIMIT)
-        learned = predicted * self.normaliser.target_std + self.normaliser.target_mean
+        learned = self.normaliser.targets(predicted)
         if self.known is None or not self.layout.equations:
             return learned
         given = self._given(action, disturbance)

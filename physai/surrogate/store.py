@@ -26,7 +26,7 @@ from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
-FORMAT = "physai.surrogate/2"
+FORMAT = "physai.surrogate/3"
 
 
 def save_surrogate(
@@ -114,7 +114,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     def blank() -> Surrogate:
         return Surrogate(
             init_ensemble(architecture, card["members"], jax.random.key(0)),
-            Normaliser(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(nt), jnp.zeros(nt)),
+            Normaliser(*(jnp.zeros(n) for n in (ni, ni, nt, nt, nt))),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
             Domain(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())),
             layout,
