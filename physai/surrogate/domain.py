@@ -1,7 +1,7 @@
 """The operating domain: where a surrogate's training data lie, and how far an input is off.
 
 An input x is outside where one of its channels leaves the range of the training data, or where it
-is far from all of them. With centre c_i, half width h_i of channel i and prototypes p_j of the data,
+is far from all of them. With centre c_i and half width h_i of channel i, and prototypes p_j,
 
     e(x) = max_i |x_i - c_i| / h_i - 1 - slack_i,     d(x) = min_j |W^T (x - m) - p_j|
     score(x) = max( d(x) / radius,  min( e(x) / EDGE,  1 + e(x) ) )
@@ -88,7 +88,7 @@ class Domain:
         return self._beyond(x) > EDGE
 
     def _beyond(self, x: jax.Array) -> jax.Array:
-        """Return by how many half widths channels `[..., ni]` leave their range, negative inside."""
+        """Return by how many half widths channels `[..., ni]` leave their range, below 0 inside."""
         half = 0.5 * (self.high - self.low) + rounding(self.low, self.high)
         return jnp.abs(x - 0.5 * (self.low + self.high)) / half - 1.0 - self.slack
 
