@@ -183,7 +183,7 @@ def test_rates_of_a_surrogate_on_its_own_range_and_beyond() -> None:
     plain = untrained_surrogate(ARM)
     training, calibration, test = (arm_episodes(rng, 400, 1.0) for _ in range(3))
     x = [np.asarray(inputs(plain.layout, *periods_of(e))) for e in (training, calibration)]
-    surrogate = replace(plain, domain=fit_domain(*x, calibration.length))
+    surrogate = replace(plain, domain=fit_domain(x[0], x[1], calibration.length))
     own = domain_rates(surrogate, test)
     assert own == domain_rates(surrogate, test) and own["inputs"] == own["beyond"] == 8_000
     assert own["false_alarms"] < 0.02 and own["misses"] < 0.01 and own["auc"] > 0.98

@@ -75,7 +75,8 @@ def test_a_simulated_period_is_that_of_the_true_simulator(plant, surrogate) -> N
 
 def test_abstaining_ends_the_episode_where_it_was(plant, surrogate) -> None:
     env, plain = PlantEnv(plant, surrogate, outside="abstain"), PlantEnv(plant, surrogate)
-    env.reset(seed=3), plain.reset(seed=3)
+    for each in (env, plain):
+        each.reset(seed=3)
     for _ in range(3):
         *ours, info = env.step(INSIDE)
         *theirs, expected = plain.step(INSIDE)
@@ -96,7 +97,8 @@ def test_a_batch_is_as_many_single_environments(plant, surrogate, outside, mode)
     options = {"outside": outside, "duration": 0.3}
     ours = PlantVectorEnv(plant, 4, surrogate, autoreset_mode=mode, **options)
     theirs = SyncVectorEnv([lambda: PlantEnv(plant, surrogate, **options)] * 4, autoreset_mode=mode)
-    ours.reset(seed=1), theirs.reset(seed=1)
+    for each in (ours, theirs):
+        each.reset(seed=1)
     rng, handled = np.random.default_rng(0), 0
     for _ in range(40):
         actions = rng.uniform(-6.0, 6.0, (4, 1)).astype(np.float32)
@@ -129,7 +131,8 @@ def test_device_arrays_may_be_simulated(plant, surrogate) -> None:
     options = {"outside": "simulate", "disturbances": False}
     device = PlantVectorEnv(plant, 2, surrogate, device_arrays=True, **options)
     host = PlantVectorEnv(plant, 2, surrogate, **options)
-    device.reset(seed=0), host.reset(seed=0)
+    for each in (device, host):
+        each.reset(seed=0)
     actions = np.stack([OUTSIDE, INSIDE])
     ours, theirs = device.step(jnp.asarray(actions)), host.step(actions)
     assert isinstance(ours[0], jax.Array) and isinstance(ours[4]["simulated"], jax.Array)
@@ -162,9 +165,7 @@ def test_the_functional_environment_abstains(plant, surrogate) -> None:
 
 def test_what_is_refused(plant, surrogate) -> None:
     for make in (PlantEnv, lambda plant, *a, **k: PlantVectorEnv(plant, 2, *a, **k)):
-        with pytest.raises(
-            InputError, match='expected "accept", "abstain", "simulate", got "?\'?x'
-        ):
+        with pytest.raises(InputError, match='"simulate", got \'x'):
             make(plant, surrogate, outside="x")
         for outside in ("abstain", "simulate"):
             with pytest.raises(InputError, match="the true simulator has no operating domain"):

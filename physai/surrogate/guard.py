@@ -81,10 +81,13 @@ def domain_rates(
 
 def rates(inside: np.ndarray, beyond: np.ndarray) -> dict[str, float]:
     """Return the rates of scores inside `[n]` and beyond `[m]`, as `domain_rates` does."""
-    found = {"false_alarms": float(np.mean(inside > 1.0)), "misses": np.nan, "auc": np.nan}
-    if len(beyond):
-        found |= {"misses": float(np.mean(beyond <= 1.0)), "auc": area(inside, beyond)}
-    return {**found, "inputs": len(inside), "beyond": len(beyond)}
+    return {
+        "false_alarms": float(np.mean(inside > 1.0)),
+        "misses": float(np.mean(beyond <= 1.0)) if len(beyond) else np.nan,
+        "auc": area(inside, beyond),
+        "inputs": len(inside),
+        "beyond": len(beyond),
+    }
 
 
 def area(inside: np.ndarray, beyond: np.ndarray) -> float:
@@ -92,8 +95,10 @@ def area(inside: np.ndarray, beyond: np.ndarray) -> float:
 
     It is the chance that a score beyond exceeds one inside, ties counted half: Mann and Whitney's
     statistic over n m (Hanley, McNeil, "The meaning and use of the area under a receiver operating
-    characteristic (ROC) curve", 1982).
+    characteristic (ROC) curve", 1982). NaN where there are none beyond.
     """
+    if not len(beyond):
+        return np.nan
     statistic = mannwhitneyu(beyond, inside, method="asymptotic").statistic
     return float(statistic) / (len(inside) * len(beyond))
 
