@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from domains import unit_domain
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordEpisodeStatistics, RescaleAction
 from sledges import sledge
@@ -27,7 +28,6 @@ from physai.plant import Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.symmetry import Symmetry
 from physai.state import Array, State, plus, rotate
-from physai.surrogate.domain import Domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -72,7 +72,7 @@ def untrained_surrogate(plant: Plant) -> Surrogate:
         init_ensemble(architecture, 2, jax.random.key(0)),
         Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
-        Domain(-jnp.ones(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.float32(1.0)),
+        unit_domain(ni),
         layout,
         architecture,
     )

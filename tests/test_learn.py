@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from domains import unit_domain
 
 from physai.control.policy import Policy, init_policy, load_policy
 from physai.errors import InputError
@@ -27,7 +28,6 @@ from physai.plant import Plant, load_plant
 from physai.rollout.symmetry import Symmetry
 from physai.state import rotation_matrix
 from physai.surrogate.calibration import Calibration
-from physai.surrogate.domain import Domain
 from physai.surrogate.features import layout_of
 from physai.surrogate.model import Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -57,7 +57,7 @@ def surrogate(plant: Plant) -> Surrogate:
         init_ensemble(architecture, 2, jax.random.key(0)),
         Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 0.05), jnp.full(nt, 12.0)),
         Calibration(jnp.zeros((1, nt)), jnp.ones((1, nt))),
-        Domain(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.ones(())),
+        unit_domain(ni),
         layout,
         architecture,
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from controllers import geometric_controller
+from domains import unit_domain
 
 from physai.control.controller import BatchController, batch_controller
 from physai.errors import InputError
@@ -28,7 +29,6 @@ from physai.report.bench import bench
 from physai.report.html import script_json
 from physai.rollout.symmetry import Symmetry
 from physai.state import State
-from physai.surrogate.domain import Domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -122,7 +122,7 @@ def untrained() -> Surrogate:
         init_ensemble(architecture, 3, jax.random.key(0)),
         Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
-        Domain(-jnp.ones(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.float32(1.0)),
+        unit_domain(ni),
         layout,
         architecture,
     )

@@ -19,7 +19,6 @@ from physai.state import State, difference
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import conformal_quantile
 from physai.surrogate.checkpoint import Checkpoints
-from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import (
     layout_of,
 )
@@ -86,20 +85,6 @@ def test_conformal_quantile_covers_what_it_promises() -> None:
 def test_conformal_quantile_is_the_order_statistic() -> None:
     scores = np.random.default_rng(1).permutation(np.arange(1.0, 51.0)).reshape(1, 50, 1)
     assert conformal_quantile(scores)[0, 0] == 46.0  # ceil(51 * 0.9) = 46
-
-
-def test_domain_score_is_one_at_the_edge_and_flags_ranges() -> None:
-    rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(3, 3))
-    x = rng.normal(size=(20_000, 3)) @ mixing + 5.0
-    domain = fit_domain(x[:10_000], x[10_000:])
-    fresh = rng.normal(size=(20_000, 3)) @ mixing + 5.0
-    outside = float((np.asarray(domain.score(jnp.asarray(fresh))) > 1.0).mean())
-    assert abs(outside - 0.01) < 0.005
-    # for a Gaussian the squared radius is the 99% quantile of chi-square with three degrees: 11.345
-    assert float(domain.radius) ** 2 == pytest.approx(11.345, rel=0.05)
-    assert bool(domain.outside(jnp.asarray(x.max(0) + 1.0)).all())
-    assert not bool(domain.outside(jnp.asarray(x[:10_000])).any())
 
 
 def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from jax.core import Tracer
 
 from physai.env.model import Model, learned_model, learned_step
 from physai.env.options import control_steps, given_design, given_task
+from physai.env.outside import check_outside
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.state import Array, State
@@ -74,6 +75,7 @@ def functional_env(
     plant: Plant,
     task: Task,
     *,
+    outside: str = "accept",
     disturbances: bool = True,
     sensor_noise: bool = False,
     duration: float | None = None,
@@ -87,6 +89,8 @@ def functional_env(
         surrogate: a surrogate's folder, or a learned `Model`, a pytree with a pure JAX `step`.
         plant: the machine, of which channels and control period are read.
         task: what it has to do.
+        outside: "accept" what the surrogate predicts outside its training data, or "abstain": a
+            step whose `domain_score` is above 1 keeps the state, gives no reward and is truncated.
         disturbances: whether the plant's disturbances act, drawn anew every episode.
         sensor_noise: whether the task's sensor noise is added to observations.
         duration: seconds after which `truncated` is True (None: the task's, inf: never).
@@ -101,6 +105,12 @@ def functional_env(
     model = learned_model(surrogate, plant, task)
     if model is None:
         raise InputError("surrogate: expected a learned model; the true simulator is no JAX")
+    abstain = check_outside(outside, model) == "abstain"
+    if outside == "simulate":
+        raise InputError(
+            'outside: expected "accept" or "abstain", got "simulate": true MuJoCo is no JAX; '
+            "PlantEnv and PlantVectorEnv can simulate"
+        )
     periods = control_steps(plant, task.duration if duration is None else duration)
     limit = np.iinfo(np.int32).max if math.isinf(periods) else int(periods)
     action_low, action_high = _ranges(plant.actions)
@@ -133,16 +143,18 @@ def functional_env(
         action = jnp.clip(jnp.asarray(action, jnp.float32), action_low, action_high)
         gust = _gust(plant, env.gust) if disturbances else jnp.zeros(plant.nw)
         moved = learned_step(model, env.state, action, gust)
-        after = _float32(moved.state)
+        out = (moved.domain_score > 1.0) & abstain
+        after = jax.tree.map(lambda x, old: jnp.where(out, old, x), moved.state, env.state)
+        after = _float32(after)
         steps = env.steps + 1
-        valid = env.valid & moved.valid
+        valid = env.valid & (moved.valid | out)
         key = jax.random.fold_in(jax.random.fold_in(env.key, _GUSTS), steps)
         onward = EnvState(
             after, _next_gust(plant, env.gust, key), env.key, steps, valid, moved.domain_score
         )
-        reward = task.reward(env.state, action, after)
-        terminated = ~valid | task.terminated(after)
-        return onward, observe(onward), reward, terminated, steps >= limit
+        reward = jnp.where(out, 0.0, task.reward(env.state, action, after))
+        terminated = ~valid | (task.terminated(after) & ~out)
+        return onward, observe(onward), reward, terminated, (steps >= limit) | out
 
     return FunctionalEnv(reset, observe, step)
 

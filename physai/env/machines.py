@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.env.judge import Judge
-from physai.env.model import Model, learned_step
+from physai.env.model import Model
+from physai.env.outside import Guarded, Moved
 from physai.env.vector_tools import placed
 from physai.errors import InputError
 from physai.plant import Plant
@@ -28,10 +29,14 @@ class Machines:
         surrogate: a learned model, or None for true MuJoCo.
         n: how many.
         judge: watches the true simulator.
+        outside: what to do where an input is outside the surrogate's domain, as of `Guarded`.
     """
 
-    def __init__(self, plant: Plant, surrogate: Model | None, n: int, judge: Judge) -> None:
+    def __init__(
+        self, plant: Plant, surrogate: Model | None, n: int, judge: Judge, outside: str
+    ) -> None:
         self._plant, self._surrogate, self._judge = plant, surrogate, judge
+        self._guarded = None if surrogate is None else Guarded(plant, surrogate, outside)
         self._true: TruePlant | None = None
         self.designs = np.tile(plant.nominal, (n, 1))
         self.valid = np.ones(n, bool)
@@ -70,8 +75,8 @@ class Machines:
             return self._true.restart(state, rows, start)
         return placed(state, rows, start)
 
-    def step(self, state: State, actions: Array, gusts: np.ndarray) -> tuple[State, Array | None]:
-        """Advance by a control period; return the next states and, of a surrogate, domain scores.
+    def step(self, state: State, actions: Array, gusts: np.ndarray) -> Moved:
+        """Advance by a control period; of the true simulator the scores are NaN.
 
         Args:
             state: `[n, ...]`.
@@ -81,8 +86,8 @@ class Machines:
         if self._true is not None:
             after = self._true.step(state, actions, gusts)
             self.valid = self._true.valid.copy()
-            return after, None
-        assert self._surrogate is not None
-        step = learned_step(self._surrogate, state, actions, gusts)
-        self.valid = np.asarray(step.valid)
-        return step.state, step.domain_score
+            return Moved(after, self.valid, np.full(len(self.valid), np.nan), None)
+        assert self._guarded is not None
+        moved = self._guarded.step(state, actions, gusts, self.designs)
+        self.valid = np.asarray(moved.valid)
+        return moved

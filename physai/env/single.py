@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from physai.env.judge import Judge
-from physai.env.model import Model, batch_task, learned_model, learned_step
+from physai.env.model import Model, batch_task, learned_model
 from physai.env.options import (
     FIELDS,
     control_steps,
@@ -23,6 +23,7 @@ from physai.env.options import (
     own_options,
     start_options,
 )
+from physai.env.outside import OUTSIDE, Guarded, check_outside
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Channel, Plant
@@ -51,11 +52,16 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         valid: False once the simulation has diverged. So `terminated` with `valid` means lost.
         domain_score: after a step of a surrogate, the distance of its input to the training data;
             above 1 it extrapolates.
+        abstained, simulated: with `outside`, whether that was done in this step.
 
     Args:
         plant: name of a shipped plant, path of a folder, or a Plant.
         surrogate: None for the true simulator; else a surrogate's folder, or a learned `Model`,
             which must be a pytree with a pure JAX `step`.
+        outside: what to do with a step whose input lies outside the surrogate's training data,
+            `domain_score` above 1. "accept" what it predicts; "abstain": keep the state, reward 0,
+            and truncate the episode; "simulate" this control period in true MuJoCo, from the same
+            state, and try the surrogate again in the next one.
         task: None for the plant's own task.
         disturbances: whether the plant's disturbances act, drawn anew every episode.
         sensor_noise: whether the task's sensor noise is added to observations.
@@ -75,6 +81,7 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         plant: str | Path | Plant,
         surrogate: str | Path | Model | None = None,
         *,
+        outside: str = "accept",
         task: Task | None = None,
         disturbances: bool = True,
         sensor_noise: bool = False,
@@ -87,6 +94,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.plant = given_plant(plant)
         self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
+        self._outside = check_outside(outside, self.surrogate)
+        self._guarded = None
+        if self.surrogate is not None:
+            self._guarded = Guarded(self.plant, self.surrogate, outside)
         self._display = Display(self.plant, render_mode, width, height)
         self.render_mode = render_mode
         fps = round(1.0 / self.plant.control_period)
@@ -174,8 +185,10 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._display.show(after.qpos, after.design)
         observation, info = self._observation(observed), {**self._info(valid), **extra}
         terminated = not valid or bool(np.asarray(lost)[0])
-        truncated = self._steps >= self._max_steps
-        return observation, float(np.asarray(reward)[0]), terminated, truncated, info
+        truncated, paid = self._steps >= self._max_steps, float(np.asarray(reward)[0])
+        if extra.get("abstained"):
+            terminated, truncated, paid = False, True, 0.0
+        return observation, paid, terminated, truncated, info
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """Return an image uint8 `[height, width, 3]` of the current, or predicted, configuration.
@@ -196,15 +209,18 @@ class PlantEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _advance(
         self, state: State, action: np.ndarray, disturbance: np.ndarray
-    ) -> tuple[State, bool, dict[str, float]]:
+    ) -> tuple[State, bool, dict[str, Any]]:
+        """Return the next state, whether it is sound, and what else `info` tells of the step."""
         if self._true is not None:
             after = self._true.step(state, action, disturbance)
             return after, bool(self._true.valid[0]), {}
-        assert self.surrogate is not None
-        step = learned_step(self.surrogate, state, action, disturbance)
-        score = float(np.asarray(step.domain_score)[0])
-        extra = {} if math.isnan(score) else {"domain_score": score}
-        return jax.tree.map(np.asarray, step.state), bool(np.asarray(step.valid)[0]), extra
+        assert self._guarded is not None and self._design is not None
+        moved = self._guarded.step(state, action, disturbance, self._design[None])
+        score = float(np.asarray(moved.domain_score)[0])
+        extra: dict[str, Any] = {} if math.isnan(score) else {"domain_score": score}
+        if moved.handled is not None:
+            extra[OUTSIDE[self._outside]] = bool(moved.handled[0])
+        return jax.tree.map(np.asarray, moved.state), bool(np.asarray(moved.valid)[0]), extra
 
     def _start(self, seed: np.uint32, options: dict[str, Any]) -> tuple[State, np.ndarray]:
         """Return the batched start, float64 `[1, ...]`, and its design vector `[nd]`."""

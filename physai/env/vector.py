@@ -28,6 +28,7 @@ from physai.env.options import (
     own_options,
     start_options,
 )
+from physai.env.outside import OUTSIDE, Moved, check_outside
 from physai.env.single import box, limited
 from physai.env.streams import Seeds, disturbance_streams, draw_episode_starts, noise_streams
 from physai.env.vector_tools import chosen, clipped, masked, shaped
@@ -61,12 +62,15 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         valid: False once a simulation has diverged `[n]`. `terminated` with `valid` means lost.
         domain_score: after a step of a surrogate, the distance of its inputs to the training data
             `[n]`; above 1 it extrapolates.
+        abstained, simulated: with `outside`, whether that was done in this step `[n]`.
 
     Args:
         plant: name of a shipped plant, path of a folder, or a Plant.
         num_envs: number of environments n.
         surrogate: None for the true simulator; else a surrogate's folder, or a learned `Model`,
             which must be a pytree with a pure JAX `step`.
+        outside: "accept", "abstain" or "simulate" where an input lies outside the surrogate's
+            training data, as of `PlantEnv`, environment by environment.
         task: None for the plant's own task.
         autoreset_mode: an AutoresetMode or its value: "NextStep", "SameStep" or "Disabled".
         disturbances: whether the plant's disturbances act, drawn anew every episode.
@@ -91,6 +95,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         num_envs: int = 1,
         surrogate: str | Path | Model | None = None,
         *,
+        outside: str = "accept",
         task: Task | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         disturbances: bool = True,
@@ -106,6 +111,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self.plant = given_plant(plant)
         self.task = given_task(self.plant, task)
         self.surrogate = learned_model(surrogate, self.plant, self.task)
+        self._outside = check_outside(outside, self.surrogate)
         self.num_envs = n = count(num_envs, "num_envs")
         self.autoreset_mode = mode(autoreset_mode)
         if device_arrays and self.surrogate is None:
@@ -137,7 +143,7 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         noise = np.array([c.noise for c in self._judge.channels])
         self._noise = noise_streams(noise, n) if sensor_noise else None
         self._spec: EnvSpec | None = None
-        self._machines = Machines(self.plant, self.surrogate, n, self._judge)
+        self._machines = Machines(self.plant, self.surrogate, n, self._judge, outside)
         self._all = np.ones(n, bool)
         self._over = ~self._all
         self._steps = np.zeros(n, int)
@@ -231,12 +237,15 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
                 "reset(options={'reset_mask': terminated | truncated}) before step()"
             )
         actions = self._checked(actions, over)
-        after, score = self._machines.step(before, actions, self._gust(~over))
-        observed, reward, lost = self._judge.judge(before, actions, after)
+        moved = self._machines.step(before, actions, self._gust(~over))
+        observed, reward, lost = self._judge.judge(before, actions, moved.state)
         self._steps += 1
         terminated = ~self._machines.valid | np.asarray(lost)
         truncated = self._steps >= self._max_steps
-        self._state = after
+        if self._outside == "abstain" and moved.handled is not None:
+            terminated, truncated = terminated & ~moved.handled, truncated | moved.handled
+            reward = chosen(moved.handled, jnp.zeros_like(reward), reward)
+        self._state = moved.state
         if over.any():  # NEXT_STEP: this step only starts these
             self._again(over)
             started = self._judge.observe(self.state, np.flatnonzero(over))
@@ -244,10 +253,10 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
             terminated, truncated = terminated & ~over, truncated & ~over
             reward = chosen(over, jnp.zeros_like(reward), reward)
         observation = self._observation(observed, np.flatnonzero(everyone))
-        info = self._info(everyone, score, ~over)
+        info = self._info(everyone, moved, ~over)
         self._over = terminated | truncated
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._over.any():
-            observation, info = self._ended(self._over, observation, score)
+            observation, info = self._ended(self._over, observation, moved)
             self._over = ~everyone
         self._display.show(self.state.qpos, self._machines.designs)
         if not self._device:
@@ -281,17 +290,17 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         self._state = self._machines.restart(self.state, rows, self._begin(rows, None))
 
     def _ended(
-        self, over: np.ndarray, observation: Array, score: Array | None
+        self, over: np.ndarray, observation: Array, moved: Moved
     ) -> tuple[Array, dict[str, Any]]:
         """Autoreset in the step that ended episodes; return the new observations and the info."""
         ends = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(over):
             ends[i] = observation[i]
-        final = self._info(over, score, over)
+        final = self._info(over, moved, over)
         self._again(over)
         rows = np.flatnonzero(over)
         observed = self._observation(self._judge.observe(self.state, rows), rows)
-        info = self._info(self._all, score, ~over)
+        info = self._info(self._all, moved, ~over)
         named = {"final_obs": ends, "_final_obs": over, "final_info": final, "_final_info": over}
         return chosen(over, observed, observation), named | info
 
@@ -335,14 +344,17 @@ class PlantVectorEnv(VectorEnv[Array, Array, Array]):
         return observation
 
     def _info(
-        self, mask: np.ndarray, score: Array | None = None, scored: np.ndarray | None = None
+        self, mask: np.ndarray, moved: Moved | None = None, flown: np.ndarray | None = None
     ) -> dict[str, Any]:
-        """Return the info of the environments in `mask` [n], with the scores of those `scored`."""
+        """Return the info of the environments in `mask` [n], and of a step of those `flown` [n]."""
         fields = {name: getattr(self.state, name) for name in FIELDS}
         info = masked({"valid": self._machines.valid}, mask, self._device)
         info |= {"state": masked(fields, mask, self._device), "_state": mask.copy()}
-        if score is not None and scored is not None:
-            scored = scored & ~np.isnan(np.asarray(score))
+        if moved is not None and flown is not None:
+            scored = flown & ~np.isnan(np.asarray(moved.domain_score))
             if scored.any():
-                info |= masked({"domain_score": score}, scored, self._device)
+                info |= masked({"domain_score": moved.domain_score}, scored, self._device)
+            if moved.handled is not None and flown.any():
+                done = {OUTSIDE[self._outside]: moved.handled}
+                info |= masked(done, flown, self._device)
         return info

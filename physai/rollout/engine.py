@@ -80,7 +80,11 @@ class TruePlant:
         return self._batch.get_model(sim)
 
     def step(
-        self, state: State, action: np.ndarray, disturbance: np.ndarray | None = None
+        self,
+        state: State,
+        action: np.ndarray,
+        disturbance: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
     ) -> State:
         """Advance one control period.
 
@@ -88,6 +92,8 @@ class TruePlant:
             state: batched state `[nsim, ...]`; the one returned last continues without a copy.
             action: `[nsim, nu]` in the channels' units, clipped to their ranges.
             disturbance: `[nsim, nw]` (None: zero), clipped likewise by MuJoCo.
+            rows: the simulations to advance, indices `[k]` (None: all); the others stay as they are
+                and cost little.
 
         Returns:
             The next state, float64 numpy arrays. Rows with `valid` False repeat their last state.
@@ -98,17 +104,20 @@ class TruePlant:
         action = checked(action, (self.nsim, self.plant.nu), "action")
         if disturbance is not None:
             disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
-        self.place(state)
+        self._place(state, rows)
         self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
         if self._disturbances:
             self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
         try:
             with quiet_warnings():
-                self._advance(None if self.valid.all() else np.flatnonzero(self.valid))
+                sound = rows is None and self.valid.all()
+                everyone = np.arange(self.nsim) if rows is None else rows
+                self._advance(None if sound else everyone[self.valid[everyone]])
         except mujoco.batch.SimulationError as error:
             self.valid[error.ids] = False
-        self._last = self._read(state)
-        return self._last
+        after = self._read(state)
+        self._last = after if rows is None else None
+        return after
 
     def restart(self, state: State, rows: np.ndarray, start: State) -> State:
         """Start some simulations anew, to the bit as in a `TruePlant` of their own.
@@ -167,6 +176,10 @@ class TruePlant:
         The solver's warm start is state too: it is that of the forces without controls, as after
         Gymnasium's reset of a MuJoCo model.
         """
+        self._place(state, None)
+
+    def _place(self, state: State, rows: np.ndarray | None) -> None:
+        """Write a state, and make ready those rows `[k]` of it that will be stepped (None: all)."""
         if state is self._last:
             return
         values = self._physical(state, self.nsim)
@@ -176,7 +189,7 @@ class TruePlant:
         self._last = state
         self._warned = self._warnings.sum(1)
         if self._constrained:
-            self._forward(None)
+            self._forward(rows)
         self.valid = np.ones(self.nsim, dtype=bool)
 
     def _forward(self, rows: np.ndarray | None) -> None:

@@ -45,7 +45,7 @@ def linear_surrogate(layout: Layout, known: Known | None, training: Episodes) ->
         parameters={"hidden": {}, "readout": readout},
         normaliser=normaliser,
         calibration=uncalibrated(layout),
-        domain=fit_domain(np.asarray(x), np.asarray(x)),
+        domain=fit_domain(np.asarray(x), np.asarray(x), training.length),
         layout=layout,
         architecture=Architecture(x.shape[1], y.shape[1], 0, 0),
         known=known,

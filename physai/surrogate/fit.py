@@ -116,7 +116,7 @@ def fit_ensemble(
     Args:
         layout: from `layout_of`.
         training: what gradients see.
-        calibration: what the intervals and the domain's radius are made from.
+        calibration: what the intervals and the domain's edge are made from.
         settings: how.
         seed: of weights and batches.
         checkpoints: where to keep the resumable state (None: nowhere).
@@ -140,7 +140,11 @@ def fit_ensemble(
         else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
         normaliser=normaliser,
         calibration=uncalibrated(layout),
-        domain=fit_domain(np.asarray(x), np.asarray(transitions(layout, calibration, known)[0])),
+        domain=fit_domain(
+            np.asarray(x),
+            np.asarray(transitions(layout, calibration, known)[0]),
+            calibration.length,
+        ),
         layout=layout,
         architecture=architecture,
         known=known,

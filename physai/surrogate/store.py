@@ -56,6 +56,7 @@ def save_surrogate(
         },
         "equations": None if known is None else known.description(),
         "calibrated_horizon": int(surrogate.calibration.floor.shape[0]),
+        "prototypes": len(surrogate.domain.prototypes),
         "inputs": domain,
         "predicts": [{"name": c.name, "unit": c.unit} for c in plant.state_channels],
         **about,
@@ -110,13 +111,20 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
+    vectors = {name: jnp.zeros(ni) for name in ("low", "high", "slack", "mean")}
+    prototypes = jnp.zeros((card["prototypes"], ni))
 
     def blank() -> Surrogate:
         return Surrogate(
             init_ensemble(architecture, card["members"], jax.random.key(0)),
             Normaliser(*(jnp.zeros(n) for n in (ni, ni, nt, nt, nt))),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
-            Domain(jnp.zeros(ni), jnp.zeros(ni), jnp.zeros(ni), jnp.zeros((ni, ni)), jnp.zeros(())),
+            Domain(
+                **vectors,
+                whitening=jnp.zeros((ni, ni)),
+                prototypes=prototypes,
+                radius=jnp.zeros(()),
+            ),
             layout,
             architecture,
             None if card["equations"] is None else blank_known(card["equations"]),
