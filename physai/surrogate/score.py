@@ -22,6 +22,7 @@ from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.spread import channel_spread, rms
 
+FORMAT = "physai.score/2"
 HORIZONS = (1, 10, 50, 100)
 LEAST_WINDOWS = 20  # that are as long as a horizon, for it to be reported
 WORST = 5  # episodes that are named
@@ -104,6 +105,7 @@ def score(
     alone = flown_alone(surrogate, ridge, true, actions, disturbances, scale)
     measures["curve"] |= alone.curve
     return {
+        "format": FORMAT,
         "windows": int(inside.shape[1]),
         "blown_up": int(lost.sum()),
         "members": surrogate.members,
