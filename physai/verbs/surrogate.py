@@ -11,6 +11,7 @@ from physai.plant import load_plant
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.release import fit, write_score
+from physai.surrogate.score import ScoreSettings
 from physai.verbs.common import Flat, Name, done
 
 
@@ -47,6 +48,7 @@ def score_verb(
     surrogate: Path,
     dataset: list[Path],
     out: Path,
+    settings: Annotated[ScoreSettings, Flat] = ScoreSettings(),
     seed: int = 0,
     json: bool = False,
 ) -> int:
@@ -57,10 +59,12 @@ def score_verb(
         surrogate: folder of the surrogate.
         dataset: one or more dataset folders.
         out: folder of the report card.
+        settings: what to score, and the tolerance of the horizon certificate.
         seed: recorded in the manifest; scoring draws nothing.
         json: print JSON to stdout.
     """
     machine = load_plant(plant)
     data = [open_dataset(folder, machine) for folder in dataset]
-    card = write_score(machine, surrogate, data, out, seed)
+    with progress_bars() as progress:
+        card = write_score(machine, surrogate, data, out, seed, progress, settings)
     return done(card, json, show.score)
