@@ -172,6 +172,23 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def forecast(result: Mapping[str, Any]) -> None:
+    """Print error against number of episodes, and how many more a tolerance takes."""
+    rows = [
+        (f"{point['episodes']:,}", point["repeat"], 100 * point["nrmse"], 100 * fitted)
+        for point, fitted in zip(result["points"], result["fitted"], strict=True)
+    ]
+    columns = ("training episodes", "repeat", "nRMSE %", "fitted law %")
+    table(f"error after {result['horizon']} steps, test episodes", columns, rows)
+    law = result["law"]
+    stdout.print(
+        f"nRMSE = {law['floor']:.3g} + {law['gain']:.3g} (n / {law['reference']:,.0f})^"
+        f"-{law['exponent']:.3g} for n episodes, these fit settings",
+        markup=False,
+    )
+    stdout.print(result["statement"], markup=False, soft_wrap=True)
+
+
 def certificate(summary: Mapping[str, Any], title: str = "verified in true MuJoCo") -> None:
     """Print a certificate's summary."""
     table(title, summary["columns"], summary["rows"], left=3)

@@ -1,4 +1,4 @@
-"""Verbs about surrogates: fit one, score it."""
+"""Verbs about surrogates: fit one, score it, forecast what more data would give."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from physai.console import progress_bars
 from physai.plant import load_plant
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.learning_curve import ForecastSettings, write_forecast
 from physai.surrogate.release import fit, write_score
 from physai.surrogate.score import ScoreSettings
 from physai.verbs.common import Flat, Name, done
@@ -68,3 +69,30 @@ def score_verb(
     with progress_bars() as progress:
         card = write_score(machine, surrogate, data, out, seed, progress, settings)
     return done(card, json, show.score)
+
+
+def forecast_verb(
+    plant: Name,
+    dataset: list[Path],
+    tolerance: float,
+    out: Path,
+    settings: Annotated[ForecastSettings, Flat] = ForecastSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Forecast how many more episodes would bring a surrogate's error below a tolerance.
+
+    Args:
+        plant: the machine of the datasets.
+        dataset: one or more dataset folders.
+        tolerance: the nRMSE to reach, at the horizon.
+        out: folder of the forecast.
+        settings: which shares of the episodes are fitted, and how.
+        seed: of the shares, weights and batches.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        result = write_forecast(machine, data, out, tolerance, settings, seed, progress)
+    return done(result, json, show.forecast)
