@@ -201,14 +201,14 @@ def _worst(
         scale: `[H, nc]`.
         episode, start: of the windows `[n]`.
     """
-    scaled = np.abs(error[-1]) / scale[-1]
-    size = np.sqrt(np.nanmean(np.square(scaled), axis=1))
-    size = np.where(np.isfinite(error).all(axis=(0, 2)), size, np.inf)
+    finite = np.isfinite(error).all(axis=(0, 2))
+    scaled = np.where(finite[:, None], np.abs(error[-1]), 0.0) / scale[-1]
+    size = np.where(finite, np.sqrt(np.nanmean(np.square(scaled), axis=1)), np.inf)
     order = np.argsort(-size, kind="stable")
     _, first = np.unique(episode[order], return_index=True)
     found = []
     for window in order[np.sort(first)[:WORST]]:
-        known = bool(np.isfinite(size[window]))
+        known = bool(finite[window])
         c = int(np.nanargmax(scaled[window])) if known else None
         found.append(
             {
