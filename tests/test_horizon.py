@@ -161,6 +161,13 @@ def test_a_tolerance_names_channels_kinds_and_units() -> None:
     rates = parse_tolerance(["angular_velocity=1", "activation=0.1"], plant)
     assert [names[i] for i in rates[0].vectors[0]] == [f"root.r{a}.rate" for a in "xyz"]
     assert len(rates[1].vectors) == 4
+    satellite = load_plant("satellite")  # whose wheels and panels turn too
+    every, attitude = parse_tolerance(["angle=1", "root.angle=1"], satellite)
+    assert len(every.vectors) == 7
+    assert [satellite.state_channels[i].name for i in attitude.vectors[0]] == [
+        *("root.rx", "root.ry", "root.rz")
+    ]
+    assert len(attitude.vectors) == 1
     (all_of_them,) = parse_tolerance(["0.1"], plant)
     assert all_of_them.vectors == (tuple(range(len(names))),)
 
@@ -168,6 +175,7 @@ def test_a_tolerance_names_channels_kinds_and_units() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("rotor.angle=0.1", "no channel 'rotor.angle'"),
         ("root.w=0.1", "no channel 'root.w'; expected one of position, angle"),
         ("position=2deg", "expected a unit that measures m"),
         ("position=2furlonx", "expected a unit"),

@@ -74,8 +74,9 @@ class Limit:
 
     def __str__(self) -> str:
         """Say it as in "0.05 m in position"."""
-        name = self.what.replace("_", " ") if self.what in KINDS else self.what
-        return f"an nRMSE of {self.given}" if name == "nRMSE" else f"{self.given} in {name}"
+        if self.what == "nRMSE":
+            return f"an nRMSE of {self.given}"
+        return f"{self.given} in {self.what}"
 
 
 def parse_tolerance(texts: Sequence[str], plant: Plant) -> tuple[Limit, ...]:
@@ -86,7 +87,7 @@ def parse_tolerance(texts: Sequence[str], plant: Plant) -> tuple[Limit, ...]:
             its end where it is not the channel's, such as `root.z=0.05`, `angle=2deg`. NAME is a
             channel as the report card names it, or a kind (`position`, `angle`, `velocity`,
             `angular_velocity`, `activation`): the error of every joint then counts by its length,
-            as a distance or an angle of rotation.
+            as a distance or an angle of rotation; or a kind of one joint (`root.angle`).
         plant: whose channels these are.
 
     Raises:
@@ -126,8 +127,13 @@ def _vectors(name: str, plant: Plant, where: str) -> tuple[tuple[tuple[int, ...]
     for i, channel in enumerate(channels):
         if channel.name == name:
             return ((i,),), channel.unit
-    unit = KINDS.get(name)
-    found = tuple(v for v in _joint_vectors(plant, channels) if channels[v[0]].unit == unit)
+    joint, _, kind = name.rpartition(".")
+    unit = KINDS.get(kind)
+    found = tuple(
+        vector
+        for owner, vector in _joint_vectors(plant, channels)
+        if channels[vector[0]].unit == unit and joint in ("", owner)
+    )
     if unit is None or not found:
         there = [k for k, u in KINDS.items() if any(c.unit == u for c in channels)]
         raise InputError(
@@ -137,15 +143,15 @@ def _vectors(name: str, plant: Plant, where: str) -> tuple[tuple[tuple[int, ...]
     return found, unit
 
 
-def _joint_vectors(plant: Plant, channels: Sequence[Channel]) -> list[tuple[int, ...]]:
-    """Return the channels of each joint's position, angle and their rates, and each activation."""
+def _joint_vectors(plant: Plant, channels: Sequence[Channel]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the joints' positions, angles and rates, and each activation: name and channels."""
     groups, nv = [], plant.model.nv
     for joint in plant.joints:
         first, width = joint.qvel_index, VELOCITY_WIDTH[joint.kind]
         for part in range(first, first + width, 3 if width >= 3 else 1):
-            axes = range(part, part + min(width, 3))
-            groups += [tuple(axes), tuple(nv + axis for axis in axes)]
-    return groups + [(i,) for i in range(2 * nv, len(channels))]
+            axes = tuple(range(part, part + min(width, 3)))
+            groups += [(joint.name, axes), (joint.name, tuple(nv + axis for axis in axes))]
+    return groups + [("", (i,)) for i in range(2 * nv, len(channels))]
 
 
 def horizon_certificate(

@@ -37,8 +37,8 @@ class ScoreSettings:
             windows reach are left out.
         stride: control periods between the windows cut from an episode.
         tolerance: of the horizon certificate, all parts of which have to be kept at once: the
-            nRMSE of a flight (0.1), a channel (root.z=0.05) or a kind of channels (position=0.05,
-            angle=2deg); see `physai.surrogate.horizon.parse_tolerance`. Empty: no certificate.
+            nRMSE of a flight (0.1), a channel (root.z=0.05), a kind of channels (position=0.05,
+            angle=2deg), or that of one joint (root.angle=2deg); see `physai.surrogate.horizon.parse_tolerance`. Empty: no certificate.
     """
 
     horizons: tuple[int, ...] = HORIZONS
