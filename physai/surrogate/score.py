@@ -38,7 +38,8 @@ class ScoreSettings:
         stride: control periods between the windows cut from an episode.
         tolerance: of the horizon certificate, all parts of which have to be kept at once: the
             nRMSE of a flight (0.1), a channel (root.z=0.05), a kind of channels (position=0.05,
-            angle=2deg), or that of one joint (root.angle=2deg); see `physai.surrogate.horizon.parse_tolerance`. Empty: no certificate.
+            angle=2deg) or that of one joint (root.angle=2deg); see
+            `physai.surrogate.horizon.parse_tolerance`. Empty: no certificate.
     """
 
     horizons: tuple[int, ...] = HORIZONS
@@ -201,7 +202,7 @@ def _worst(
         scale: `[H, nc]`.
         episode, start: of the windows `[n]`.
     """
-    finite = np.isfinite(error).all(axis=(0, 2))
+    finite = np.asarray(np.isfinite(error).all(axis=(0, 2)))
     scaled = np.where(finite[:, None], np.abs(error[-1]), 0.0) / scale[-1]
     size = np.where(finite, np.sqrt(np.nanmean(np.square(scaled), axis=1)), np.inf)
     order = np.argsort(-size, kind="stable")
