@@ -74,7 +74,12 @@ def score() -> dict:
         "energy": None,
         "horizon_certificate": {
             "statement": "With 95% confidence, at least 95% of flights do as they are told.",
-            "by_share": [{"share": 0.95, "steps": 31}, {"share": 0.99, "steps": None}],
+            "recorded": 60,
+            "by_share": [
+                {"share": 0.5, "steps": 60},
+                {"share": 0.95, "steps": 31},
+                {"share": 0.99, "steps": None},
+            ],
         },
         "horizons": [1, 10, 50],
         "seconds": [0.02, 0.2, 1.0],
@@ -336,6 +341,7 @@ def test_summary_and_tables_say_what_the_parts_say(run: Path, page: str) -> None
         "0.041 (311)",
         "0.073 (89)",
         "-0.123 m",
+        "60 or more",
         "at least 95% of flights do as they are told",
         "100 steps ahead: left out, 7 test windows are that long.",
         "left blank for the responsible engineer",

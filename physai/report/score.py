@@ -112,7 +112,11 @@ def horizon_table(score: Mapping[str, Any]) -> Table:
     certificate = score["horizon_certificate"]
     if certificate is None:
         return Table(("share of flights", "steps"), [])
-    rows = [(percent(r["share"]), number(r["steps"], 6)) for r in certificate["by_share"]]
+    rows = []
+    for r in certificate["by_share"]:
+        # Where the record ends with the tolerance kept, the horizon may be longer.
+        more = " or more" if r["steps"] == certificate["recorded"] else ""
+        rows.append((percent(r["share"]), f"{number(r['steps'], 6)}{more}"))
     return Table(("at least this share of flights", "control periods"), rows, 0)
 
 

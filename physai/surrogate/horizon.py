@@ -228,7 +228,7 @@ def _size(limit: Limit, error: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return what a limit judges `[steps, n]`, of the errors of a group of channels."""
     if limit.what != "nRMSE":
         return np.linalg.norm(error, axis=-1)
-    finite = np.isfinite(error).all(axis=-1)
+    finite = np.asarray(np.isfinite(error).all(axis=-1))
     scaled = np.where(finite[..., None], error, 0.0) / scale[: len(error), None]
     return np.where(finite, np.sqrt(np.nanmean(np.square(scaled), axis=-1)), np.inf)
 
