@@ -47,7 +47,8 @@ from physai.surrogate.features import layout_of
 from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
-from physai.surrogate.score import channel_spread, persistence, rms, score
+from physai.surrogate.score import score
+from physai.surrogate.spread import channel_spread, persistence, rms
 from physai.task import load_task
 
 SMOOTH = ("quadrotor", "rocket", "satellite", "arm", "flexwing", "halfcar", "wafer_stage")

@@ -47,6 +47,12 @@ from physai.verify.certificate import (
     load_certificate,
 )
 
+SHOWN = (
+    *("horizons", "nrmse", "position_error", "coverage", "baselines", "members_nrmse", "contact"),
+    "horizon_certificate",
+)
+"""What the summary tells of the report card."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -164,7 +170,7 @@ def run(
         "source": str(plant.folder),
         "out": str(r.out),
         "seed": seed,
-        "score": {k: card[k] for k in ("horizons", "nrmse", "position_error", "coverage")},
+        "score": {k: card[k] for k in SHOWN},
         "returns": [asdict(c) for c in returns],
         "certificate": certificate.summary(),
         "certificate_c99": compiled.summary(),

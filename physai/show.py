@@ -9,6 +9,7 @@ from physai.console import stdout, table
 from physai.plant import Check, Plant
 from physai.provenance import Link
 from physai.report.inspection import Inspection, table_rows
+from physai.report.score import sentences
 
 
 def record(result: Mapping[str, Any]) -> None:
@@ -118,6 +119,18 @@ def chain(links: Sequence[Link]) -> None:
 def score(card: Mapping[str, Any]) -> None:
     """Print the report card of a surrogate."""
     _horizons(card)
+    _channels(card)
+    columns = ("test episode", "from step", "nRMSE %", "worst channel", "its error", "unit")
+    rows = [
+        (str(w["episode"]), w["start"], _percent(w["nrmse"]), w["channel"], w["error"], w["unit"])
+        for w in card["worst"]
+    ]
+    table(f"worst episodes, {card['horizons'][-1]} steps ahead", columns, rows)
+    for sentence in sentences(card):
+        stdout.print(sentence, markup=False, soft_wrap=True)
+
+
+def _channels(card: Mapping[str, Any]) -> None:
     last = card["horizons"][-1]
     columns = ("channel", "unit", f"rmse at {last}", "nRMSE %", "coverage %", "half width")
     rows = [
@@ -125,8 +138,8 @@ def score(card: Mapping[str, Any]) -> None:
             name,
             c["unit"],
             c["rmse"][-1],
-            None if (e := c["nrmse"][-1]) is None else 100 * e,
-            100 * c["coverage"][-1],
+            _percent(c["nrmse"][-1]),
+            _percent(c["coverage"][-1]),
             c["half_width"][-1],
         )
         for name, c in card["channels"].items()
@@ -135,18 +148,45 @@ def score(card: Mapping[str, Any]) -> None:
 
 
 def _horizons(card: Mapping[str, Any]) -> None:
-    columns = ("steps ahead", "nRMSE %", "position error, % of distance", "90% interval covers %")
+    members, contact = card["members_nrmse"], card["contact"]
+    shown: dict[str, Sequence[float | None]] = {
+        "nRMSE %": card["nrmse"],
+        "free %": contact["nrmse_free"],
+        "in contact %": contact["nrmse_contact"],
+        "best member %": members["min"],
+        "worst member %": members["max"],
+        **{f"{name} %": errors for name, errors in card["baselines"].items()},
+        "position error, % of distance": card["position_error"],
+        "90% interval covers %": card["coverage"],
+    }
+    shown = {name: values for name, values in shown.items() if any(v is not None for v in values)}
     rows = [
-        (str(h), 100 * e, None if p is None else 100 * p, 100 * c)
-        for h, e, p, c in zip(
-            card["horizons"],
-            card["nrmse"],
-            card["position_error"],
-            card["coverage"],
-            strict=True,
-        )
+        (str(h), *(_percent(values[i]) for values in shown.values()))
+        for i, h in enumerate(card["horizons"])
     ]
-    table("surrogate against true MuJoCo, episodes not seen before", columns, rows)
+    title = "surrogate against true MuJoCo, episodes not seen before"
+    table(title, ("steps ahead", *shown), rows)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def forecast(result: Mapping[str, Any]) -> None:
+    """Print error against number of episodes, and how many more a tolerance takes."""
+    rows = [
+        (f"{point['episodes']:,}", point["repeat"], 100 * point["nrmse"], 100 * fitted)
+        for point, fitted in zip(result["points"], result["fitted"], strict=True)
+    ]
+    columns = ("training episodes", "repeat", "nRMSE %", "fitted law %")
+    table(f"error after {result['horizon']} steps, test episodes", columns, rows)
+    law = result["law"]
+    stdout.print(
+        f"nRMSE = {law['floor']:.3g} + {law['gain']:.3g} (n / {law['reference']:,.0f})^"
+        f"-{law['exponent']:.3g} for n episodes, these fit settings",
+        markup=False,
+    )
+    stdout.print(result["statement"], markup=False, soft_wrap=True)
 
 
 def certificate(summary: Mapping[str, Any], title: str = "verified in true MuJoCo") -> None:
@@ -185,6 +225,8 @@ def study(result: Mapping[str, Any]) -> None:
 def summary(result: Mapping[str, Any]) -> None:
     """Print what a run did and how well."""
     _horizons(result["score"])
+    if (found := result["score"]["horizon_certificate"]) is not None:
+        stdout.print(found["statement"], markup=False, soft_wrap=True)
     certificate(result["certificate"], "policy, verified in true MuJoCo")
     certificate(result["certificate_c99"], "the compiled C code, same flights")
     parity = result["parity"]

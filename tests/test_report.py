@@ -50,7 +50,37 @@ def score() -> dict:
     channel = {"rmse": [0.1, 0.2, 0.3], "nrmse": [0.01, 0.02, 0.05], "coverage": [0.9, 0.91, 0.89]}
     return {
         "windows": 400,
+        "blown_up": 0,
         "members": 2,
+        "too_long": [{"steps": 100, "windows": 7}],
+        "baselines": {"persistence": [0.5, 0.8, 1.0], "ridge": [0.02, 0.3, 0.777]},
+        "members_nrmse": {
+            "min": [0.001, 0.011, 0.0522],
+            "median": [0.001, 0.011, 0.0533],
+            "max": [0.002, 0.012, 0.0544],
+        },
+        "contact": {
+            "windows_free": [400, 390, 311],
+            "nrmse_free": [None, 0.009, 0.041],
+            "windows_contact": [0, 10, 89],
+            "nrmse_contact": [None, 0.03, 0.073],
+        },
+        "worst": [
+            {"episode": 17, "start": 5, "nrmse": 0.31, "channel": "root.z", "error": -0.123,
+             "unit": "m"},
+            {"episode": 4, "start": 0, "nrmse": None, "channel": None, "error": None,
+             "unit": None},
+        ],
+        "energy": None,
+        "horizon_certificate": {
+            "statement": "With 95% confidence, at least 95% of flights do as they are told.",
+            "recorded": 60,
+            "by_share": [
+                {"share": 0.5, "steps": 60},
+                {"share": 0.95, "steps": 31},
+                {"share": 0.99, "steps": None},
+            ],
+        },
         "horizons": [1, 10, 50],
         "seconds": [0.02, 0.2, 1.0],
         "nrmse": [0.001, 0.01, 0.05],
@@ -65,8 +95,9 @@ def score() -> dict:
             "coverage": [0.9 + 0.0001 * i for i in range(STEPS)],
             "half_width": [2.0 * x for x in curve],
             "persistence": [1.0] * STEPS,
+            "ridge": [3.0 * x for x in curve],
         },
-    }
+    }  # fmt: skip
 
 
 PARITY = {
@@ -241,6 +272,7 @@ def test_nothing_undefined_is_printed(page: str) -> None:
 def test_page_carries_the_numbers_of_its_figures(run: Path, page: str) -> None:
     carried, card = numbers(page), score()
     assert carried["error"]["error_nrmse"] == card["curve"]["nrmse"]
+    assert carried["error"]["ridge_nrmse"] == card["curve"]["ridge"]
     assert carried["error"]["interval_half_width_nrmse"] == card["curve"]["half_width"]
     assert carried["error"]["horizon_s"] == pytest.approx(0.02 * np.arange(1, STEPS + 1))
     assert carried["coverage"]["coverage_percent"] == pytest.approx(
@@ -304,6 +336,14 @@ def test_summary_and_tables_say_what_the_parts_say(run: Path, page: str) -> None
         "12 episodes & more in dataset",
         "Here the surrogate is slower than the simulator: 0.5 times its speed.",
         "0.05 after 50 periods",
+        "0.0522 to 0.0544",
+        "0.777",
+        "0.041 (311)",
+        "0.073 (89)",
+        "-0.123 m",
+        "60 or more",
+        "at least 95% of flights do as they are told",
+        "100 steps ahead: left out, 7 test windows are that long.",
         "left blank for the responsible engineer",
     ):
         assert needed in words, needed

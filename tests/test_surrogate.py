@@ -26,7 +26,8 @@ from physai.surrogate.fit import FitSettings
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, apply_member, init_ensemble
 from physai.surrogate.release import fit
-from physai.surrogate.score import channel_spread, score
+from physai.surrogate.score import score
+from physai.surrogate.spread import channel_spread
 from physai.surrogate.store import load_surrogate, save_surrogate
 from physai.task import load_task
 

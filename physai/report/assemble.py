@@ -23,7 +23,7 @@ from physai.provenance import (
     write_manifest,
 )
 from physai.provenance.manifest import locate
-from physai.report import figures, series, summary, tables
+from physai.report import figures, score, series, summary, tables
 from physai.report.film import Strip, strip
 from physai.report.html import Drawing, page
 from physai.report.text import Table, Tile
@@ -123,6 +123,7 @@ def write_report(
         parity=parts.parity,
         confidence=max((c.confidence for c in certificates.values()), default=None),
         windows=parts.score["windows"] if parts.score else 0,
+        said=score.sentences(parts.score) if parts.score else [],
         versions=_versions(parts.chain),
         nominal=all(c.design is None for c in certificates.values()),
     )
@@ -227,8 +228,10 @@ def _tables(
         "chain": tables.chain_table(parts.chain, top),
     }
     if parts.score is not None:
-        found["score"] = tables.score_table(parts.score)
-        found["errors"] = tables.error_table(parts.score)
+        found["score"] = score.score_table(parts.score)
+        found["errors"] = score.error_table(parts.score)
+        found["worst"] = score.worst_table(parts.score)
+        found["horizon"] = score.horizon_table(parts.score)
     if certificates:
         found["conditions"] = tables.condition_table(next(iter(certificates.values())))
     if parts.parity is not None:

@@ -88,10 +88,12 @@ def error_figure(curve: Columns) -> Figure:
     time = _numbers(curve["horizon_s"])
     for name, label, colour, line, width in (
         ("persistence_nrmse", "forecast that nothing changes", SOFT, ":", 1.5),
+        ("ridge_nrmse", "ridge regression", ORANGE, "-.", 1.5),
         ("interval_half_width_nrmse", "half width of the 90% interval", BLUE, "--", 1.5),
         ("error_nrmse", "surrogate", BLUE, "-", 2.0),
     ):
-        axes.plot(time, _numbers(curve[name]), label=label, color=colour, ls=line, lw=width)
+        if name in curve:
+            axes.plot(time, _numbers(curve[name]), label=label, color=colour, ls=line, lw=width)
     axes.set_yscale("log")
     axes.set_xlabel("horizon, s")
     axes.set_ylabel("error in terms of the\nchannels' spread (nRMSE)")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from physai.errors import InputError
 from physai.learn.learn import Comparison
 from physai.plant import Plant, load_plant
 from physai.provenance import check_chain, read_json
 from physai.report.assemble import ReportParts, write_report
+from physai.surrogate.score import FORMAT
 from physai.task import load_task
 
 
@@ -40,7 +42,7 @@ def report_run(out: str | Path, plant: Plant | None = None) -> Path:
     parts = ReportParts(
         plant=plant,
         task=load_task(plant),
-        score=read_json(out / "score" / "score.json"),
+        score=_card(out / "score" / "score.json"),
         fit_curve=folders["surrogate"] / "fit.csv",
         learning=[out / last("policy", n + 1) / "learning.csv" for n in range(rounds)],
         comparisons=[Comparison(**c) for c in summary["returns"]],
@@ -52,6 +54,16 @@ def report_run(out: str | Path, plant: Plant | None = None) -> Path:
         chain=list({link.path: link for link in chain}.values()),
     )
     return write_report(out / "report", parts, inputs, summary["seed"])
+
+
+def _card(path: Path) -> dict[str, Any]:
+    card = read_json(path)
+    if card.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: expected a report card of format {FORMAT}, got {card.get('format', 'none')}: "
+            "score the surrogate again with `physai score`"
+        )
+    return card
 
 
 def last(what: str, rounds: int) -> str:

@@ -57,7 +57,7 @@ class Flown:
 
 
 def error_series(score: Mapping[str, Any], period: float) -> Columns:
-    """Return error, interval and persistence by horizon, for a control period in s."""
+    """Return error, interval and baselines by horizon, for a control period in s."""
     curve = score["curve"]
     steps = list(range(1, len(curve["nrmse"]) + 1))
     return {
@@ -66,6 +66,7 @@ def error_series(score: Mapping[str, Any], period: float) -> Columns:
         "error_nrmse": exact(curve["nrmse"]),
         "interval_half_width_nrmse": exact(curve["half_width"]),
         "persistence_nrmse": exact(curve["persistence"]),
+        **({"ridge_nrmse": exact(curve["ridge"])} if "ridge" in curve else {}),
     }
 
 
@@ -76,7 +77,7 @@ def calibration_series(score: Mapping[str, Any], period: float) -> Columns:
     low, high = (100.0 * float(binom.ppf(q, count, COVERAGE)) / count for q in (0.025, 0.975))
     return {
         "horizon_s": [round(n * period, 9) for n in range(1, len(coverage) + 1)],
-        "coverage_percent": [100.0 * x for x in coverage],
+        "coverage_percent": [None if x is None else 100.0 * x for x in coverage],
         "band_low_percent": [low] * len(coverage),
         "band_high_percent": [high] * len(coverage),
     }
@@ -88,7 +89,8 @@ def group_series(score: Mapping[str, Any]) -> Columns:
     for channel in score["channels"].values():
         group = GROUPS.get(channel["unit"], "activation")
         for horizon, coverage in zip(score["seconds"], channel["coverage"], strict=True):
-            found.setdefault((group, horizon), []).append(coverage)
+            if coverage is not None:  # nothing is promised there
+                found.setdefault((group, horizon), []).append(coverage)
     return {
         "group": [group for group, _ in found],
         "horizon_s": [horizon for _, horizon in found],

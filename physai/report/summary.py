@@ -31,6 +31,8 @@ def score_tiles(score: Mapping[str, Any]) -> list[Tile]:
     """Return the surrogate's error and coverage at the longest scored horizon."""
     steps, seconds = score["horizons"][-1], number(score["seconds"][-1])
     position = score["position_error"][-1]
+    # The last horizon that has an interval; the first one always has.
+    last = max(i for i, c in enumerate(score["coverage"]) if c is not None)
     flown = "" if position is None else f"; {percent(position, up=True)} of the distance flown"
     return [
         Tile(
@@ -39,8 +41,8 @@ def score_tiles(score: Mapping[str, Any]) -> list[Tile]:
             f"nRMSE{flown}",
         ),
         Tile(
-            "coverage of the 90% interval there",
-            percent(score["coverage"][-1]),
+            f"coverage of the 90% interval after {score['horizons'][last]} periods",
+            percent(score["coverage"][last]),
             f"asked for: 90{THIN}%; {whole(score['windows'])} test windows",
         ),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from physai.learn.learn import Comparison
 from physai.plant import Check, Plant
 from physai.provenance import Link
-from physai.report.text import NONE, THIN, Table, bound, interval, number, percent, whole
+from physai.report.text import THIN, Table, bound, interval, number, percent, whole
 from physai.task import Task
 from physai.verify import Certificate
 
@@ -68,39 +68,6 @@ def dataset_table(datasets: Mapping[str, Mapping[str, Any]], period: float) -> T
             rows.append((name, split, *counted))
     head = ("dataset", "split", "episodes", "control periods", "simulated time, min", "ended early")
     return Table((*head, "diverged"), rows, 2)
-
-
-def score_table(score: Mapping[str, Any]) -> Table:
-    """Return the surrogate's error and coverage at the scored horizons."""
-    rows = [
-        (
-            f"{steps}",
-            number(seconds),
-            number(score["nrmse"][i]),
-            NONE if (p := score["position_error"][i]) is None else percent(p, up=True),
-            percent(score["coverage"][i]),
-        )
-        for i, (steps, seconds) in enumerate(zip(score["horizons"], score["seconds"], strict=True))
-    ]
-    head = ("horizon, control periods", "horizon, s", "nRMSE", "position error per distance flown")
-    return Table((*head, "coverage of the 90% interval"), rows, 0)
-
-
-def error_table(score: Mapping[str, Any]) -> Table:
-    """Return error, interval and coverage of every channel at the longest scored horizon."""
-    rows = [
-        (
-            name,
-            c["unit"],
-            number(c["rmse"][-1]),
-            number(c["nrmse"][-1]),
-            number(c["half_width"][-1]),
-            percent(c["coverage"][-1]),
-        )
-        for name, c in score["channels"].items()
-    ]
-    head = ("channel", "unit", "RMSE", "nRMSE", "mean half width of the 90% interval", "coverage")
-    return Table(head, rows, 2)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:

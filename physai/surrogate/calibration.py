@@ -30,15 +30,23 @@ def windows(episodes: Episodes, horizon: int, stride: int) -> tuple[State, np.nd
     Returns:
         states `[horizon + 1, n, ...]`, actions `[horizon, n, nu]`, disturbances `[horizon, n, nw]`.
     """
-    starts = np.arange(0, episodes.actions.shape[1] - horizon + 1, stride)
-    episode, start = np.nonzero(episodes.length[:, None] >= starts + horizon)
-    index = starts[start] + np.arange(horizon + 1)[:, None]
-    cut = partial(_cut, episode=episode, index=index)
+    cut = partial(stretches, *window_starts(episodes, horizon, stride), horizon)
     states = jax.tree.map(cut, episodes.states)
     return states, cut(episodes.actions)[:-1], cut(episodes.disturbances)[:-1]
 
 
-def _cut(values: np.ndarray, episode: np.ndarray, index: np.ndarray) -> np.ndarray:
+def window_starts(episodes: Episodes, horizon: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return episode and first step, both `[n]`, of the windows that `windows` cuts."""
+    starts = np.arange(0, episodes.actions.shape[1] - horizon + 1, stride)
+    episode, start = np.nonzero(episodes.length[:, None] >= starts + horizon)
+    return episode, starts[start]
+
+
+def stretches(
+    episode: np.ndarray, start: np.ndarray, horizon: int, values: np.ndarray
+) -> np.ndarray:
+    """Cut `horizon + 1` moments `[horizon + 1, n, ...]` out of `values [episodes, T + 1, ...]`."""
+    index = start + np.arange(horizon + 1)[:, None]
     index = np.minimum(index, values.shape[1] - 1)  # actions have one entry fewer than states
     return np.asarray(values)[episode, index]
 
@@ -58,9 +66,19 @@ def open_loop(
     states, actions, disturbances = windows(episodes, horizon, stride)
     if not actions.shape[1]:
         raise InputError(f"no episode has {horizon} valid steps: collect longer or gentler ones")
+    return states, *fly_beside(surrogate, states, actions, disturbances)
+
+
+def fly_beside(
+    surrogate: Surrogate, states: State, actions: np.ndarray, disturbances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fly the surrogate open loop from the first of true states `[T + 1, n, ...]`.
+
+    Returns:
+        Errors and the members' spread, both `[T, n, nc]`.
+    """
     mean, spread = _fly(surrogate, states[0], actions, disturbances)
-    error = _error(surrogate, mean, states[1:])
-    return states, np.asarray(error), np.asarray(spread)
+    return np.asarray(_error(surrogate, mean, states[1:])), np.asarray(spread)
 
 
 @jax.jit

@@ -25,9 +25,11 @@ from physai.provenance import (
     write_manifest,
 )
 from physai.rollout.dataset import Dataset, Episodes
+from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
+from physai.surrogate.horizon import parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.score import ScoreSettings, score
@@ -124,15 +126,39 @@ def write_score(
     folder: Path,
     seed: int = 0,
     progress: Progress = silent,
+    settings: ScoreSettings | None = None,
 ) -> dict[str, Any]:
-    """Score a surrogate on the datasets' test episodes and write the report card to `folder`."""
-    progress("score", 0, 1)
-    test = join([dataset.episodes("test") for dataset in data])
-    card = score(load_surrogate(surrogate, plant), plant, test, ScoreSettings())
+    """Score a surrogate on the datasets' test episodes and write the report card to `folder`.
+
+    Ridge regression on the datasets' training episodes, seen as the surrogate sees them, is scored
+    beside it.
+
+    Args:
+        plant: the machine.
+        surrogate: folder of the surrogate.
+        data: datasets; episodes are numbered through them in this order.
+        folder: of the report card.
+        seed: recorded in the manifest; scoring draws nothing.
+        progress: called as scoring goes on.
+        settings: what to score.
+
+    Raises:
+        InputError: as `load_surrogate` and `score` do.
+    """
+    settings = settings or ScoreSettings()
+    parse_tolerance(settings.tolerance, plant)  # before anything takes long
+    learned = load_surrogate(surrogate, plant)
+    progress("score", 0, 2)
+    training, test = (join([d.episodes(split) for d in data]) for split in ("train", "test"))
+    ridge = None
+    if training.length.sum() > learned.architecture.inputs:  # else there is nothing to regress on
+        ridge = linear_surrogate(learned.layout, learned.known, training)
+    progress("score", 1, 2)
+    card = score(learned, plant, test, settings, ridge)
     with atomic_folder(folder) as temporary:
         write_json(temporary / "score.json", card)
-        write_manifest(temporary, "score", score_inputs(surrogate, data), ScoreSettings(), seed)
-    progress("score", 1, 1)
+        write_manifest(temporary, "score", score_inputs(surrogate, data), settings, seed)
+    progress("score", 2, 2)
     return card
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,20 @@ import numpy as np
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.dataset import Episodes
-from physai.state import Joint, State, minus
-from physai.surrogate.calibration import open_loop
+from physai.settings import check_whole
+from physai.state import State
+from physai.surrogate.alone import flown_alone
+from physai.surrogate.calibration import fly_beside, window_starts, windows
+from physai.surrogate.contact import contact_split
+from physai.surrogate.energy import energy_drift
+from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
+from physai.surrogate.spread import channel_spread, rms
 
-HORIZONS = (1, 10, 50)
+FORMAT = "physai.score/2"
+HORIZONS = (1, 10, 50, 100)
+LEAST_WINDOWS = 20  # that are as long as a horizon, for it to be reported
+WORST = 5  # episodes that are named
 
 
 @dataclass(frozen=True)
@@ -24,16 +33,32 @@ class ScoreSettings:
     """What to score.
 
     Attributes:
-        horizons: control periods at which errors are reported.
+        horizons: control periods at which errors are reported, ascending; those that fewer than 20
+            windows reach are left out.
         stride: control periods between the windows cut from an episode.
+        tolerance: of the horizon certificate, all parts of which have to be kept at once: the
+            nRMSE of a flight (0.1), a channel (root.z=0.05), a kind of channels (position=0.05,
+            angle=2deg) or that of one joint (root.angle=2deg); see
+            `physai.surrogate.horizon.parse_tolerance`. Empty: no certificate.
     """
 
     horizons: tuple[int, ...] = HORIZONS
     stride: int = 5
+    tolerance: tuple[str, ...] = ("0.1",)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        check_whole(self, "horizons", "stride", least=1)
+        if not self.horizons or list(self.horizons) != sorted(set(self.horizons)):
+            raise InputError(f"horizons: expected ascending numbers, got {self.horizons}")
 
 
 def score(
-    surrogate: Surrogate, plant: Plant, episodes: Episodes, settings: ScoreSettings | None = None
+    surrogate: Surrogate,
+    plant: Plant,
+    episodes: Episodes,
+    settings: ScoreSettings | None = None,
+    ridge: Surrogate | None = None,
 ) -> dict[str, Any]:
     """Compare open-loop predictions with the true simulator's record.
 
@@ -42,86 +67,161 @@ def score(
     moved from the start of the window, which is what the forecast "nothing moves" would be wrong
     by, and is smaller than the standard deviation of the position itself.
 
+    All horizons are scored on the same windows, those as long as the longest horizon.
+
+    Args:
+        surrogate: what predicts.
+        plant: the machine.
+        episodes: that neither fitting nor calibration saw.
+        settings: what to score.
+        ridge: `physai.surrogate.baseline.linear_surrogate` of the training episodes, to compare
+            with (None: the card has no such baseline).
+
     Returns:
-        JSON-ready numbers: `nrmse` (root mean square over channels) and `coverage` by horizon,
-        `position_error` (mean error over mean distance flown, free joints only), `channels` (by
-        channel and horizon: rmse, nrmse, coverage, mean interval half width; an infinite width is
-        None, and so is the nrmse of a channel that never changes), `curve` by step,
-        `windows`, `blown_up` (windows in which the open-loop prediction ceased to be finite: left
-        out of the errors, counted as not covered) and `members`.
+        JSON-ready numbers, as docs/reference-formats.md describes them. A number is None where
+        there is none: the nrmse of a channel that never changes, an interval that is infinite and
+        its coverage beyond the calibrated horizon, an error of predictions that all blew up.
+
+    Raises:
+        InputError: no window is as long as the shortest horizon, every prediction blew up, or the
+            plant has no channel of the tolerance.
     """
     settings = settings or ScoreSettings()
-    horizon = max(settings.horizons)
-    true, error, spread = open_loop(surrogate, episodes, horizon, settings.stride)
+    tolerance = parse_tolerance(settings.tolerance, plant)
+    horizons, short = _reached(episodes, settings)
+    states, actions, disturbances = windows(episodes, max(horizons), settings.stride)
+    error, spread = fly_beside(surrogate, states, actions, disturbances)
     width = np.asarray(surrogate.half_width(jnp.asarray(spread)))
     inside = np.abs(error) <= width
     lost = ~np.isfinite(error).all(axis=(0, 2))
     if lost.all():
         raise InputError("score: every open-loop prediction blew up; fit longer or on more data")
-    true, error, width = jax.tree.map(lambda x: x[:, ~lost], (true, error, width))
-    rmse = np.sqrt(np.mean(np.square(error), axis=1))
-    joints = surrogate.layout.joints
-    scale = channel_spread(joints, true)
-    nrmse = rmse / scale
-    flown = _distance_flown(surrogate, true)
-    at = [h - 1 for h in settings.horizons]
+    episode, start = window_starts(episodes, max(horizons), settings.stride)
+    true, actions, disturbances = jax.tree.map(
+        lambda x: x[:, ~lost], (states, actions, disturbances)
+    )
+    scale = channel_spread(surrogate.layout.joints, true)
+    kept = _Kept(true, error[:, ~lost], width[:, ~lost], inside, scale, horizons)
+    measures = _errors(surrogate, plant, kept)
+    alone = flown_alone(surrogate, ridge, true, actions, disturbances, scale)
+    measures["curve"] |= alone.curve
     return {
+        "format": FORMAT,
         "windows": int(inside.shape[1]),
         "blown_up": int(lost.sum()),
         "members": surrogate.members,
-        "horizons": list(settings.horizons),
-        "seconds": [round(h * plant.control_period, 6) for h in settings.horizons],
+        "horizons": list(horizons),
+        "too_long": short,
+        "seconds": [round(h * plant.control_period, 6) for h in horizons],
+        **measures,
+        "baselines": {name: [row[h - 1] for h in horizons] for name, row in alone.curve.items()},
+        "ridge_blown_up": alone.ridge_blown_up,
+        "members_nrmse": {
+            name: [row[h - 1] for h in horizons] for name, row in alone.members.items()
+        },
+        "contact": contact_split(
+            plant, episodes, episode[~lost], start[~lost], kept.error, scale, horizons
+        ),
+        "worst": _worst(plant, error, scale, episode, start),
+        "energy": energy_drift(surrogate, plant, episodes, horizons),
+        "horizon_certificate": horizon_certificate(surrogate, plant, episodes, tolerance, scale)
+        if tolerance
+        else None,
+    }
+
+
+class _Kept(NamedTuple):
+    """The windows whose predictions stayed finite, and what was found in them.
+
+    `inside` is of all windows. Shapes: `[H, n, nc]`, the scale `[H, nc]`.
+    """
+
+    states: State
+    error: np.ndarray
+    width: np.ndarray
+    inside: np.ndarray
+    scale: np.ndarray
+    horizons: tuple[int, ...]
+
+
+def _reached(
+    episodes: Episodes, settings: ScoreSettings
+) -> tuple[tuple[int, ...], list[dict[str, int]]]:
+    """Return the horizons that can be scored, and the others with their number of windows."""
+    count = {h: len(window_starts(episodes, h, settings.stride)[0]) for h in settings.horizons}
+    enough = tuple(h for h, n in count.items() if n >= LEAST_WINDOWS)
+    enough = enough or tuple(h for h, n in count.items() if n)  # few are better than none
+    if not enough:
+        raise InputError(f"no episode has {min(count)} valid steps: collect longer or gentler ones")
+    left = [{"steps": h, "windows": n} for h, n in count.items() if h not in enough]
+    return enough, left
+
+
+def _errors(surrogate: Surrogate, plant: Plant, kept: _Kept) -> dict[str, Any]:
+    """Return errors and coverage by horizon, by channel and step by step."""
+    at = [h - 1 for h in kept.horizons]
+    error, width, inside, scale = kept.error, kept.width, kept.inside, kept.scale
+    calibrated = surrogate.calibration.floor.shape[0]
+    rmse = np.sqrt(np.mean(np.square(error), axis=1))
+    nrmse = rmse / scale
+    flown = _distance_flown(surrogate, kept.states)
+
+    def covered(step: int, channel: slice | int = slice(None)) -> float | None:
+        return float(inside[step, :, channel].mean()) if step < calibrated else None
+
+    return {
         "nrmse": [rms(nrmse[i]) for i in at],
-        "coverage": [float(inside[i].mean()) for i in at],
+        "coverage": [covered(i) for i in at],
         "position_error": [_position_error(surrogate, error, flown, i) for i in at],
         "channels": {
             channel.name: {
                 "unit": channel.unit,
                 "rmse": [float(rmse[i, c]) for i in at],
                 "nrmse": [_finite(nrmse[i, c]) for i in at],
-                "coverage": [float(inside[i, :, c].mean()) for i in at],
+                "coverage": [covered(i, c) for i in at],
                 "half_width": [_finite(width[i, :, c].mean()) for i in at],
             }
             for c, channel in enumerate(plant.state_channels)
         },
         "curve": {
             "nrmse": [rms(row) for row in nrmse],
-            "coverage": [float(row.mean()) for row in inside],
+            "coverage": [covered(i) for i in range(len(inside))],
             "half_width": [_finite(rms(row)) for row in np.sqrt(np.mean(width**2, axis=1)) / scale],
-            "persistence": [rms(row) for row in persistence(joints, true) / scale],
         },
     }
 
 
-def channel_spread(joints: tuple[Joint, ...], true: State) -> np.ndarray:
-    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided, NaN for none."""
-    moved = np.asarray(minus(joints, true.qpos[1:], true.qpos[:1]))
-    position = np.sqrt(np.mean(np.square(moved), axis=1))
-    rest = np.concatenate([true.qvel, true.act], axis=-1)
-    rest = np.std(rest.reshape(-1, rest.shape[-1]), axis=0)
-    spread = np.concatenate([position, np.broadcast_to(rest, (len(position), len(rest)))], axis=1)
-    # What moves by less than the rounding of the record has no scale: NaN, which is left out.
-    rounding = 4.0 * np.finfo(np.float32).eps * _magnitude(joints, true)
-    return np.where(spread > np.maximum(rounding, 1e-9), spread, np.nan)
+def _worst(
+    plant: Plant, error: np.ndarray, scale: np.ndarray, episode: np.ndarray, start: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the episodes with the largest error at the last step of a window, worst first.
 
-
-def _magnitude(joints: tuple[Joint, ...], true: State) -> np.ndarray:
-    """Return the largest number `[nc]` that each channel is recorded in, 1 for a rotation's."""
-    position = np.ones(true.qvel.shape[-1])
-    for joint in joints:
-        i, j = joint.qpos_index, joint.qvel_index
-        moved = {"free": 3, "ball": 0}.get(joint.kind, 1)
-        position[j : j + moved] = np.abs(true.qpos[..., i : i + moved]).max(axis=(0, 1))
-    rest = np.concatenate([true.qvel, true.act], axis=-1)
-    return np.concatenate([position, np.abs(rest).max(axis=(0, 1))])
-
-
-def persistence(joints: tuple[Joint, ...], true: State) -> np.ndarray:
-    """Return the root mean square error `[H, nc]` of the forecast that nothing changes."""
-    moved = np.asarray(minus(joints, true.qpos[1:], true.qpos[:1]))
-    rest = np.concatenate([true.qvel, true.act], axis=-1)
-    error = np.concatenate([moved, rest[1:] - rest[:1]], axis=-1)
-    return np.sqrt(np.mean(np.square(error), axis=1))
+    Args:
+        plant: names the channels.
+        error: `[H, n, nc]`; a window with a number that is not finite is worse than any other.
+        scale: `[H, nc]`.
+        episode, start: of the windows `[n]`.
+    """
+    finite = np.asarray(np.isfinite(error).all(axis=(0, 2)))
+    scaled = np.where(finite[:, None], np.abs(error[-1]), 0.0) / scale[-1]
+    size = np.where(finite, np.sqrt(np.nanmean(np.square(scaled), axis=1)), np.inf)
+    order = np.argsort(-size, kind="stable")
+    _, first = np.unique(episode[order], return_index=True)
+    found = []
+    for window in order[np.sort(first)[:WORST]]:
+        known = bool(finite[window])
+        c = int(np.nanargmax(scaled[window])) if known else None
+        found.append(
+            {
+                "episode": int(episode[window]),
+                "start": int(start[window]),
+                "nrmse": float(size[window]) if known else None,
+                "channel": None if c is None else plant.state_channels[c].name,
+                "error": None if c is None else float(error[-1, window, c]),
+                "unit": None if c is None else plant.state_channels[c].unit,
+            }
+        )
+    return found
 
 
 def _distance_flown(surrogate: Surrogate, true: State) -> np.ndarray | None:
@@ -145,8 +245,3 @@ def _position_error(
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def rms(values: np.ndarray) -> float:
-    """Return the root mean square of what is not NaN."""
-    return float(np.sqrt(np.nanmean(np.square(values))))

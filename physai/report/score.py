@@ -1,0 +1,124 @@
+"""What a report card says in words, and its tables in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from physai.report.text import NONE, Table, number, percent, whole
+
+
+def sentences(card: Mapping[str, Any]) -> list[str]:
+    """Return what a card says beside its numbers: what is certified, what is missing and why."""
+    said = []
+    if card["horizon_certificate"] is not None:
+        said.append(card["horizon_certificate"]["statement"])
+    if card["energy"] is not None:
+        said.append(_energy(card))
+    for left in card["too_long"]:
+        said.append(
+            f"{left['steps']} steps ahead: left out, {left['windows']} test windows are that long."
+        )
+    if card["blown_up"]:
+        said.append(
+            f"{card['blown_up']} of {card['windows']} predictions ceased to be finite: left out of "
+            "the errors, counted as outside of the interval."
+        )
+    return said
+
+
+def _energy(card: Mapping[str, Any]) -> str:
+    energy, steps = card["energy"], card["horizons"][-1]
+    drift = energy["surrogate"][-1]
+    kept = (
+        "blows up"
+        if drift is None
+        else f"drifts by {number(drift)} J, {percent(energy['relative'][-1], up=True)} of the "
+        "largest kinetic energy"
+    )
+    return (
+        f"Without input the true simulator conserves energy in {energy['conserving']} of "
+        f"{energy['flights']} flights (it drifts by {number(energy['true'][-1])} J in {steps} "
+        f"steps); the surrogate {kept} (root mean squares). Of these control periods "
+        f"{percent(energy['outside'])} lie outside the operating domain."
+    )
+
+
+def score_table(score: Mapping[str, Any]) -> Table:
+    """Return error and coverage at the scored horizons, beside members, ridge and persistence."""
+    members, contact, baselines = score["members_nrmse"], score["contact"], score["baselines"]
+    ridge = baselines.get("ridge") or [None] * len(score["horizons"])
+    split = any(value is not None for value in contact["nrmse_contact"])
+    rows = []
+    for i, (steps, seconds) in enumerate(zip(score["horizons"], score["seconds"], strict=True)):
+        kinds = [
+            f"{number(contact[f'nrmse_{kind}'][i])} ({whole(contact[f'windows_{kind}'][i])})"
+            for kind in ("free", "contact")
+        ]
+        rows.append(
+            (
+                f"{steps}",
+                number(seconds),
+                number(score["nrmse"][i]),
+                *(kinds if split else ()),
+                f"{number(members['min'][i])} to {number(members['max'][i])}",
+                number(ridge[i]),
+                number(baselines["persistence"][i]),
+                _share(score["position_error"][i], up=True),
+                _share(score["coverage"][i]),
+            )
+        )
+    head = ("horizon, control periods", "horizon, s", "nRMSE")
+    kinds = ("free (windows)", "in contact (windows)") if split else ()
+    compared = ("single members", "ridge regression", "nothing changes")
+    rest = ("position error per distance flown", "coverage of the 90% interval")
+    return Table((*head, *kinds, *compared, *rest), rows, 0)
+
+
+def error_table(score: Mapping[str, Any]) -> Table:
+    """Return error, interval and coverage of every channel at the longest scored horizon."""
+    rows = [
+        (
+            name,
+            c["unit"],
+            number(c["rmse"][-1]),
+            number(c["nrmse"][-1]),
+            number(c["half_width"][-1]),
+            _share(c["coverage"][-1]),
+        )
+        for name, c in score["channels"].items()
+    ]
+    head = ("channel", "unit", "RMSE", "nRMSE", "mean half width of the 90% interval", "coverage")
+    return Table(head, rows, 2)
+
+
+def worst_table(score: Mapping[str, Any]) -> Table:
+    """Return the test episodes that are predicted worst at the longest scored horizon."""
+    rows = [
+        (
+            f"{w['episode']}",
+            f"{w['start']}",
+            number(w["nrmse"]),
+            w["channel"] or NONE,
+            f"{number(w['error'])} {w['unit'] or ''}",
+        )
+        for w in score["worst"]
+    ]
+    return Table(("test episode", "from step", "nRMSE", "worst channel", "its error"), rows, 0)
+
+
+def horizon_table(score: Mapping[str, Any]) -> Table:
+    """Return for how many steps which share of all flights keeps the tolerance."""
+    certificate = score["horizon_certificate"]
+    if certificate is None:
+        return Table(("share of flights", "steps"), [])
+    rows = []
+    for r in certificate["by_share"]:
+        # Where the record ends with the tolerance kept, the horizon may be longer.
+        more = " or more" if r["steps"] == certificate["recorded"] else ""
+        rows.append((percent(r["share"]), f"{number(r['steps'], 6)}{more}"))
+    return Table(("at least this share of flights", "control periods"), rows, 0)
+
+
+def _share(value: float | None, up: bool = False) -> str:
+    return NONE if value is None else percent(value, up)

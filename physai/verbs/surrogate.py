@@ -1,0 +1,98 @@
+"""Verbs about surrogates: fit one, score it, forecast what more data would give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from physai import show
+from physai.console import progress_bars
+from physai.plant import load_plant
+from physai.rollout.dataset import open_dataset
+from physai.surrogate.fit import FitSettings
+from physai.surrogate.learning_curve import ForecastSettings, write_forecast
+from physai.surrogate.release import fit, write_score
+from physai.surrogate.score import ScoreSettings
+from physai.verbs.common import Flat, Name, done
+
+
+def fit_verb(
+    plant: Name,
+    dataset: list[Path],
+    out: Path,
+    start: Path | None = None,
+    settings: Annotated[FitSettings, Flat] = FitSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Fit a surrogate to datasets.
+
+    Args:
+        plant: the machine of the datasets.
+        dataset: one or more dataset folders.
+        out: folder of the surrogate.
+        start: a surrogate to go on from.
+        settings: how to fit.
+        seed: of weights and batches.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        surrogate = fit(machine, data, out, settings, seed, start, progress)
+    result = {"out": str(out), "members": surrogate.members}
+    return done(result, json, show.record)
+
+
+def score_verb(
+    plant: Name,
+    surrogate: Path,
+    dataset: list[Path],
+    out: Path,
+    settings: Annotated[ScoreSettings, Flat] = ScoreSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Write the report card of a surrogate on the datasets' test episodes.
+
+    Args:
+        plant: the machine.
+        surrogate: folder of the surrogate.
+        dataset: one or more dataset folders.
+        out: folder of the report card.
+        settings: what to score, and the tolerance of the horizon certificate.
+        seed: recorded in the manifest; scoring draws nothing.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        card = write_score(machine, surrogate, data, out, seed, progress, settings)
+    return done(card, json, show.score)
+
+
+def forecast_verb(
+    plant: Name,
+    dataset: list[Path],
+    tolerance: float,
+    out: Path,
+    settings: Annotated[ForecastSettings, Flat] = ForecastSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Forecast how many more episodes would bring a surrogate's error below a tolerance.
+
+    Args:
+        plant: the machine of the datasets.
+        dataset: one or more dataset folders.
+        tolerance: the nRMSE to reach, at the horizon.
+        out: folder of the forecast.
+        settings: which shares of the episodes are fitted, and how.
+        seed: of the shares, weights and batches.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        result = write_forecast(machine, data, out, tolerance, settings, seed, progress)
+    return done(result, json, show.forecast)
