@@ -28,6 +28,7 @@ from physai.plant import Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.symmetry import Symmetry
 from physai.state import Array, State, plus, rotate
+from physai.surrogate.bounds import unbounded
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -73,6 +74,7 @@ def untrained_surrogate(plant: Plant) -> Surrogate:
         Normaliser(
             jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
         ),
+        unbounded(layout.nv),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
         unit_domain(ni),
         layout,

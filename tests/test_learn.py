@@ -27,6 +27,7 @@ from physai.learn.value_gradient import (
 from physai.plant import Plant, load_plant
 from physai.rollout.symmetry import Symmetry
 from physai.state import rotation_matrix
+from physai.surrogate.bounds import unbounded
 from physai.surrogate.calibration import Calibration
 from physai.surrogate.features import layout_of
 from physai.surrogate.model import Normaliser, Surrogate
@@ -58,6 +59,7 @@ def surrogate(plant: Plant) -> Surrogate:
         Normaliser(
             jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 0.05), jnp.full(nt, 12.0)
         ),
+        unbounded(layout.nv),
         Calibration(jnp.zeros((1, nt)), jnp.ones((1, nt))),
         unit_domain(ni),
         layout,

@@ -29,6 +29,7 @@ from physai.report.bench import bench
 from physai.report.html import script_json
 from physai.rollout.symmetry import Symmetry
 from physai.state import State
+from physai.surrogate.bounds import unbounded
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -154,6 +155,7 @@ def untrained() -> Surrogate:
         Normaliser(
             jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
         ),
+        unbounded(layout.nv),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
         unit_domain(ni),
         layout,

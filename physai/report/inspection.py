@@ -16,6 +16,7 @@ from physai.progress import Progress, silent
 from physai.report.bench import bench
 from physai.report.convergence import COARSE_FLIGHT, COARSE_STEP, step_error
 from physai.rollout.symmetry import Symmetry, find_symmetries
+from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.fit import FitSettings
@@ -137,6 +138,7 @@ def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
         normaliser=Normaliser(
             jnp.zeros(ni), one(ni), jnp.zeros(nt), 1e-3 * one(nt), 12.0 * one(nt)
         ),
+        bounds=unbounded(layout.nv),
         calibration=Calibration(one((1, nt)), one((1, nt))),
         domain=fit_domain(noise[0], noise[1]),
         layout=layout,

@@ -9,8 +9,15 @@ and the change of every activation. R is the attitude at the start of the period
 translation and the identity for all other degrees of freedom. Positions therefore follow from
 predicted velocities, and a small learned correction.
 
-Where the layout has centred translations, the states in the targets are centred ones: there the
-root's translation is that of its mass centre (`physai.surrogate.centre`).
+A joint limit pushes only from where it is reached, a kink that a smooth network needs many units
+for. Of a limit at distance d (negative: exceeded) and rate d', inputs are therefore how far it is
+exceeded, and how far it would be at the end of the period if nothing held the joint back,
+
+    max(0, -d),      max(0, -(d + h d'))
+
+with the sign of the force that answers. Where the layout has centred translations, the states in
+the targets are centred ones: there the root's translation is that of its mass centre
+(`physai.surrogate.centre`).
 
 Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
 """
@@ -18,6 +25,7 @@ Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +47,15 @@ from physai.state import (
 from physai.surrogate.centre import Translation
 
 
+class Limit(NamedTuple):
+    """Range of a hinge or slide, in rad or m, and where in qpos and qvel it is."""
+
+    qpos_index: int
+    qvel_index: int
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a plant's state, action and disturbance map to inputs and targets; static under jit.
@@ -56,6 +73,7 @@ class Layout:
         turns: indices into qpos of hinges of which only sine and cosine are inputs.
         friction: of each degree of freedom with dry friction, its index into qvel and the speed
             that friction takes away in a control period; the inputs hold tanh(v / speed).
+        limits: of joints.
         centred: translations of roots, in whose place those of mass centres are predicted.
         equations: the targets are what the model's equations leave.
     """
@@ -76,6 +94,7 @@ class Layout:
     idle: tuple[int, ...] = ()
     turns: tuple[int, ...] = ()
     friction: tuple[tuple[int, float], ...] = ()
+    limits: tuple[Limit, ...] = ()
     centred: tuple[Translation, ...] = ()
     equations: bool = False
 
@@ -107,6 +126,11 @@ def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
         idle=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.joints),
         turns=tuple(j.qpos_index for j in plant.joints if j.name in symmetry.turns),
         friction=tuple((int(i), float(speeds[i])) for i in np.flatnonzero(dry > 0.0)),
+        limits=tuple(
+            Limit(j.qpos_index, j.qvel_index, *map(float, model.jnt_range[i]))
+            for i, j in enumerate(plant.joints)
+            if model.jnt_limited[i] and j.kind in ("hinge", "slide")
+        ),
     )
 
 
@@ -135,6 +159,10 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
             names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
     rates = plant.state_channels[layout.nv : 2 * layout.nv]
     names += [(f"{rates[i].name}.sliding", "1") for i, _ in layout.friction]
+    of = {j.qvel_index: (j.name, "rad" if j.kind == "hinge" else "m") for j in layout.joints}
+    for suffix in ("beyond_limit", "beyond_limit_ahead"):
+        found = (of[limit.qvel_index] for limit in layout.limits)
+        names += [(f"{name}.{suffix}", unit) for name, unit in found]
     names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]
     names += [(c.name, c.unit) for c in (*plant.actions, *plant.disturbances)]
     names += [(f"design.{v.name}", "1") for v in plant.design]
@@ -171,17 +199,30 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
         else:
             parts += [q, v]
     parts += [jnp.tanh(state.qvel[..., i : i + 1] / speed) for i, speed in layout.friction]
+    parts += _beyond(layout, state)
     parts += [state.act, action, _body_frame(layout, disturbance, body)]
     low, high = jnp.array(layout.design_low), jnp.array(layout.design_high)
     parts.append(2.0 * (state.design - low) / (high - low) - 1.0)
     return jnp.concatenate([jnp.asarray(p) for p in parts], axis=-1)
 
 
+def _beyond(layout: Layout, state: State) -> list[jax.Array]:
+    """Return how far limits are exceeded, now and at the end of the period `[..., n]` each."""
+    if not layout.limits:
+        return []
+    qpos_index, qvel_index, low, high = (np.array(a) for a in zip(*layout.limits, strict=True))
+    position, rate = (
+        jnp.asarray(x)[..., i] for x, i in ((state.qpos, qpos_index), (state.qvel, qvel_index))
+    )
+    ends = (position, position + layout.control_period * rate)
+    return [jax.nn.relu(low - end) - jax.nn.relu(end - high) for end in ends]
+
+
 def targets(layout: Layout, state: State, after: State) -> jax.Array:
     """Return what the network has to predict `[..., 2 nv + na]` for one observed control period."""
-    velocity = _to_body(layout, state.qpos, state.qvel)
-    next_velocity = _to_body(layout, state.qpos, after.qvel)
-    moved = _to_body(layout, state.qpos, minus(layout.joints, after.qpos, state.qpos))
+    velocity = to_body(layout, state.qpos, state.qvel)
+    next_velocity = to_body(layout, state.qpos, after.qvel)
+    moved = to_body(layout, state.qpos, minus(layout.joints, after.qpos, state.qpos))
     change = next_velocity - velocity
     residual = moved - layout.control_period * (velocity + 0.5 * change)
     return jnp.concatenate([residual, change, after.act - state.act], axis=-1)
@@ -190,11 +231,11 @@ def targets(layout: Layout, state: State, after: State) -> jax.Array:
 def advance(layout: Layout, state: State, predicted: Array) -> State:
     """Return the next state from predicted targets `[..., 2 nv + na]`; the inverse of `targets`."""
     residual, change, lag = jnp.split(predicted, [layout.nv, 2 * layout.nv], axis=-1)
-    velocity = _to_body(layout, state.qpos, state.qvel)
+    velocity = to_body(layout, state.qpos, state.qvel)
     moved = residual + layout.control_period * (velocity + 0.5 * change)
     return state.replace(
-        qpos=plus(layout.joints, state.qpos, _to_world(layout, state.qpos, moved)),
-        qvel=_to_world(layout, state.qpos, velocity + change),
+        qpos=plus(layout.joints, state.qpos, to_world(layout, state.qpos, moved)),
+        qvel=to_world(layout, state.qpos, velocity + change),
         act=state.act + lag,
         time=state.time + layout.control_period,
     )
@@ -202,7 +243,7 @@ def advance(layout: Layout, state: State, predicted: Array) -> State:
 
 def velocity_target(layout: Layout, qpos: Array, change: Array) -> jax.Array:
     """Return a change of qvel `[..., nv]` as a target `[..., 2 nv + na]`, 0 for the others."""
-    change = _to_body(layout, qpos, change)
+    change = to_body(layout, qpos, change)
     lead = change.shape[:-1]
     zeros = jnp.zeros((*lead, layout.nv)), jnp.zeros((*lead, layout.na))
     return jnp.concatenate([zeros[0], change, zeros[1]], axis=-1)
@@ -237,9 +278,11 @@ def _turn_translation(layout: Layout, qpos: Array, tangent: Array, turn) -> jax.
     return tangent
 
 
-def _to_body(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+def to_body(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+    """Return a tangent vector `[..., nv]` with free joints' translations in the body frame."""
     return _turn_translation(layout, qpos, tangent, rotate_inverse)
 
 
-def _to_world(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+def to_world(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:
+    """Return what `to_body` made this one of."""
     return _turn_translation(layout, qpos, tangent, rotate)

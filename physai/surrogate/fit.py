@@ -4,10 +4,16 @@ Members are independent: each has its own initial weights and draws its own batc
 stage differentiates through `horizon` autoregressive steps, so that errors that would add up are
 trained away.
 
+Both stages minimise the mean over targets of log(mean squared error), the likelihood of Gaussian
+errors whose variance is each target's own: what contacts make unpredictable then does not drown
+what can be learned well.
+
 References: Chua et al., "Deep reinforcement learning in a handful of trials using probabilistic
 dynamics models", 2018, section 4 (ensembles), arXiv:1805.12114; Jordan et al., "Muon: an optimizer
 for hidden layers in neural networks", 2024; Li et al., "Robotic world model", 2025, equation 2
-(autoregressive training), arXiv:2501.10100.
+(autoregressive training), arXiv:2501.10100; Kendall, Gal, Cipolla, "Multi-task learning using
+uncertainty to weigh losses", 2018, equation 5 with the variances at their optimum,
+arXiv:1705.07115.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
 from physai.settings import check_number, check_whole
 from physai.state import State, difference
+from physai.surrogate.bounds import fit_bounds
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
@@ -38,6 +45,7 @@ from physai.surrogate.prior import PROBE, centred, periods, told
 
 ROUNDED = 64  # episodes on which the record's rounding is measured
 DROWNED = 5.0  # times the rounding below which a target holds nothing to learn
+SETTLED = 1e-9  # squared error, in units of a step's change, below which it teaches nothing more
 CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
 
 
@@ -125,7 +133,8 @@ def fit_ensemble(
         known: what is known, as `prior` returns it with the layout.
 
     Returns:
-        The calibrated surrogate, and by stage the mean training loss of each 250 steps.
+        The calibrated surrogate, and by stage the geometric mean, over targets and steps, of the
+        relative squared error of each 250 steps.
     """
     x, y = transitions(layout, training, known)
     normaliser = (
@@ -139,6 +148,7 @@ def fit_ensemble(
         if start is not None
         else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
         normaliser=normaliser,
+        bounds=fit_bounds(layout, training),
         calibration=uncalibrated(layout),
         domain=fit_domain(
             np.asarray(x),
@@ -298,24 +308,31 @@ def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int
             (state.parameters, state.optimiser),
             jax.random.split(key, CHUNK),
         )
-        losses = state.losses.at[index].set(jnp.mean(values))
+        losses = state.losses.at[index].set(jnp.exp(jnp.mean(values)))
         return TrainState(parameters, optimiser_state, losses)
 
     return run
 
 
+def _log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
+    """Return the mean logarithm of squared errors `[n]`, of those that count."""
+    return jnp.sum(counted * jnp.log(square + SETTLED)) / jnp.maximum(jnp.sum(counted), 1)
+
+
 def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
+    learned = surrogate.normaliser.target_std > 0.0
+
     def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = data
         index = jax.random.randint(key, (settings.batch,), 0, x.shape[0])
         error = apply_member(surrogate.architecture, member, x[index]) - y[index]
-        return jnp.mean(jnp.square(error))
+        return _log_error(jnp.mean(jnp.square(error), axis=0), learned)
 
     return loss
 
 
 def _fine_loss(surrogate: Surrogate, settings: FitSettings, changes: jax.Array) -> Callable:
-    """Mean squared autoregressive error, each channel in units of its `changes [nt]` in a step."""
+    """Autoregressive error, each channel in units of its `changes [nt]` in a step."""
     layout, horizon = surrogate.layout, settings.fine_horizon
     velocity = changes[layout.nv : 2 * layout.nv]
     position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
@@ -336,10 +353,11 @@ def _fine_loss(surrogate: Surrogate, settings: FitSettings, changes: jax.Array) 
             )
             true = jax.tree.map(lambda leaf: leaf[episode, start + k + 1], windows.states)
             error = difference(layout.joints, state, true) / scale
-            return state, jnp.mean(jnp.square(error), axis=-1)
+            return state, jnp.sum(jnp.square(error) * inside[:, None], axis=0)
 
         first = jax.tree.map(lambda leaf: leaf[episode, start], windows.states)
         _, errors = jax.lax.scan(period, first, jnp.arange(horizon))
-        return jnp.sum(errors * inside) / (jnp.sum(inside) * horizon + 1e-9)
+        square = jnp.sum(errors, axis=0) / (jnp.sum(inside) * horizon + 1e-9)
+        return _log_error(square, jnp.ones_like(square))
 
     return loss

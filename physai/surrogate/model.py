@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from physai.state import Array, State, difference
+from physai.surrogate.bounds import Bounds, within
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, advance, inputs
 from physai.surrogate.known import Known
@@ -85,7 +86,7 @@ class Prediction(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["parameters", "normaliser", "calibration", "domain", "known"],
+    data_fields=["parameters", "normaliser", "bounds", "calibration", "domain", "known"],
     meta_fields=["layout", "architecture"],
 )
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Surrogate:
     Attributes:
         parameters: stacked parameters of the members.
         normaliser: of inputs and targets.
+        bounds: which no prediction leaves.
         calibration: of the intervals.
         domain: where the training data lie.
         layout: how states map to inputs and targets.
@@ -104,6 +106,7 @@ class Surrogate:
 
     parameters: Parameters
     normaliser: Normaliser
+    bounds: Bounds
     calibration: Calibration
     domain: Domain
     layout: Layout
@@ -224,7 +227,8 @@ class Surrogate:
 
     def _advanced(self, state: State, targets: jax.Array) -> State:
         seen = centred(self.layout, self.known, state)
-        return uncentred(self.layout, self.known, advance(self.layout, seen, targets))
+        after = uncentred(self.layout, self.known, advance(self.layout, seen, targets))
+        return within(self.layout, self.bounds, state, after)
 
     def _given(self, action: Array, disturbance: Array | None) -> Array:
         if disturbance is None:

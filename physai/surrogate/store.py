@@ -18,9 +18,10 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import atomic_write, read_json, write_json
 from physai.state import Joint
+from physai.surrogate.bounds import unbounded
 from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, input_channels
+from physai.surrogate.features import Layout, Limit, input_channels
 from physai.surrogate.known import blank_known
 from physai.surrogate.model import Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -106,8 +107,9 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
     raw["centred"] = tuple(
-        Translation(i, j, (x, y, z), body) for i, j, (x, y, z), body in raw.get("centred", ())
+        Translation(i, j, (x, y, z), body) for i, j, (x, y, z), body in raw["centred"]
     )
+    raw["limits"] = tuple(Limit(*limit) for limit in raw["limits"])
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     layout, architecture = Layout(**raw), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
@@ -118,6 +120,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
         return Surrogate(
             init_ensemble(architecture, card["members"], jax.random.key(0)),
             Normaliser(*(jnp.zeros(n) for n in (ni, ni, nt, nt, nt))),
+            unbounded(layout.nv),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
             Domain(
                 **vectors,

@@ -1,0 +1,96 @@
+"""How far a prediction may stray: a little beyond what the training data hold, and no farther.
+
+Where a prediction has left the data nothing was learned that would bring it back: a joint runs
+through the limit that the true one never passed, and open loop the error soon has no bound. A
+position that would leave its range by more than `MARGIN` of its width therefore stays there and
+loses its outward velocity, and a velocity stays at its bound. A state that is farther out already
+is left where it is, and may come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from physai.rollout.dataset import Episodes
+from physai.state import State
+from physai.surrogate.features import Layout, to_body, to_world
+
+MARGIN = 0.1
+"""Share of a range's width. Of a hopper and a half-cheetah it takes the error after 50 periods from
+44 to 31% and from 509 to 69% (0.02 for positions), or to 44 and 74% (0.25 for velocities)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds by degree of freedom, of positions (infinite: none) and of body-frame velocities.
+
+    Attributes:
+        position_low, position_high: `[nv]`, m or rad.
+        velocity_low, velocity_high: `[nv]`, m/s or rad/s.
+    """
+
+    position_low: jax.Array
+    position_high: jax.Array
+    velocity_low: jax.Array
+    velocity_high: jax.Array
+
+
+def fit_bounds(layout: Layout, training: Episodes) -> Bounds:
+    """Return the ranges of the training states, `MARGIN` wider at both ends."""
+    valid = np.arange(training.states.time.shape[1]) <= training.length[:, None]
+    qpos, qvel = training.states.qpos[valid], training.states.qvel[valid]
+    velocity = np.asarray(to_body(layout, qpos, qvel))
+    qpos_index, qvel_index = _bounded(layout)
+    low, high = np.full(layout.nv, -np.inf), np.full(layout.nv, np.inf)
+    low[qvel_index], high[qvel_index] = _wider(qpos[:, qpos_index])
+    ends = (low, high, *_wider(velocity))
+    return Bounds(*(jnp.asarray(end, jnp.float32) for end in ends))
+
+
+def unbounded(nv: int) -> Bounds:
+    """Return bounds that hold nothing back."""
+    wide = jnp.full(nv, jnp.inf)
+    return Bounds(-wide, wide, -wide, wide)
+
+
+def within(layout: Layout, bounds: Bounds, before: State, after: State) -> State:
+    """Return the state `[...]` that follows `before`, kept within bounds."""
+    start, end = (to_body(layout, s.qpos, s.qvel) for s in (before, after))
+    low, high = jnp.minimum(bounds.velocity_low, start), jnp.maximum(bounds.velocity_high, start)
+    velocity = to_world(layout, after.qpos, jnp.clip(end, low, high))
+    qpos_index, qvel_index = _bounded(layout)
+    if not len(qpos_index):
+        return after.replace(qvel=velocity)
+    at, reached = before.qpos[..., qpos_index], after.qpos[..., qpos_index]
+    low = jnp.minimum(bounds.position_low[qvel_index], at)
+    high = jnp.maximum(bounds.position_high[qvel_index], at)
+    rate = velocity[..., qvel_index]
+    rate = jnp.where(reached < low, jnp.maximum(rate, 0.0), rate)
+    rate = jnp.where(reached > high, jnp.minimum(rate, 0.0), rate)
+    return after.replace(
+        qpos=after.qpos.at[..., qpos_index].set(jnp.clip(reached, low, high)),
+        qvel=velocity.at[..., qvel_index].set(rate),
+    )
+
+
+def _bounded(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return where in qpos and qvel those positions are that the dynamics depend on."""
+    found: list[tuple[int, int]] = []
+    for joint in layout.joints:
+        i, j = joint.qpos_index, joint.qvel_index
+        if joint.kind == "free":
+            found += [(i + k, j + k) for k, a in enumerate("xyz") if a in layout.position_axes]
+        elif joint.kind != "ball" and i not in (*layout.idle, *layout.turns):
+            found.append((i, j))
+    indices = np.array(found, int).reshape(-1, 2)
+    return indices[:, 0], indices[:, 1]
+
+
+def _wider(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low, high = values.min(0), values.max(0)
+    return low - MARGIN * (high - low), high + MARGIN * (high - low)
