@@ -70,7 +70,9 @@ def untrained_surrogate(plant: Plant) -> Surrogate:
     architecture = Architecture(inputs=ni, outputs=nt, width=8, depth=1)
     return Surrogate(
         init_ensemble(architecture, 2, jax.random.key(0)),
-        Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)),
+        Normaliser(
+            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
+        ),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
         Domain(-jnp.ones(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.float32(1.0)),
         layout,

@@ -55,7 +55,9 @@ def surrogate(plant: Plant) -> Surrogate:
     architecture = Architecture(ni, nt, 16, 1)
     return Surrogate(
         init_ensemble(architecture, 2, jax.random.key(0)),
-        Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 0.05), jnp.full(nt, 12.0)),
+        Normaliser(
+            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 0.05), jnp.full(nt, 12.0)
+        ),
         Calibration(jnp.zeros((1, nt)), jnp.ones((1, nt))),
         Domain(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.ones(())),
         layout,

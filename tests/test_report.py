@@ -120,7 +120,9 @@ def untrained() -> Surrogate:
     architecture = Architecture(ni, nt, 8, 1)
     return Surrogate(
         init_ensemble(architecture, 3, jax.random.key(0)),
-        Normaliser(jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)),
+        Normaliser(
+            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
+        ),
         Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
         Domain(-jnp.ones(ni), jnp.ones(ni), jnp.zeros(ni), jnp.eye(ni), jnp.float32(1.0)),
         layout,

@@ -13,7 +13,7 @@ from physai.plant import Plant, load_plant
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import draw_starts
 from physai.surrogate.known import blank_known, known_dynamics
-from physai.surrogate.rigid import acceleration, equations, kinematics
+from physai.surrogate.rigid import acceleration, equations, ready
 from physai.task import load_task
 
 # Every kind of joint, two on one body, a free child of the world beside a fixed base, springs, a
@@ -95,10 +95,9 @@ def compare(plant: Plant, tolerance: float) -> None:
 
     @jax.jit
     def ours(design, qpos, qvel, act, control):
-        constants = known.at(design)
-        now = kinematics(known.tree, constants, qpos)
-        found = acceleration(known.tree, constants, qpos, qvel, act, control)
-        return *equations(known.tree, constants, now, qvel), found
+        numbers = ready(known.tree, known.at(design))
+        found = acceleration(known.tree, numbers, qpos, qvel, act, control)
+        return *equations(known.tree, numbers, qpos, qvel), found
 
     for _ in range(4):
         design = low + (high - low) * rng.random(len(low))

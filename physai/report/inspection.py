@@ -134,7 +134,9 @@ def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
     one = jnp.ones
     return Surrogate(
         parameters=init_ensemble(architecture, settings.members, jax.random.key(0)),
-        normaliser=Normaliser(jnp.zeros(ni), one(ni), jnp.zeros(nt), 1e-3 * one(nt), 12.0 * one(nt)),
+        normaliser=Normaliser(
+            jnp.zeros(ni), one(ni), jnp.zeros(nt), 1e-3 * one(nt), 12.0 * one(nt)
+        ),
         calibration=Calibration(one((1, nt)), one((1, nt))),
         domain=fit_domain(noise[0], noise[1]),
         layout=layout,

@@ -1,0 +1,157 @@
+"""Algebra on many bodies and many states at once, the batch along the last axis.
+
+A number of n bodies is an array `[n, B]`, a vector a tuple of three such, a screw (motion or force)
+one of six: the turning part, then the moving one. Sums and products of them run along contiguous
+memory, whatever the machine, and XLA fuses them; sums along a tree of bodies are products with 0-1
+matrices. In place of B stands 1 where a number does not depend on the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Rows = jax.Array
+"""`[n, B]`"""
+Several = tuple[Rows, ...]
+"""Of a vector 3, of a quaternion 4, of a screw 6, of a matrix 9 by rows."""
+
+
+def split(array: jax.Array) -> Several:
+    """Return the components of `[n, k, B]`."""
+    return tuple(array[:, k] for k in range(array.shape[1]))
+
+
+def pick(indices: Sequence[int], *components: Rows) -> Several:
+    """Return rows by index, in runs, which cost a copy at most."""
+    chosen = np.asarray(indices, int)
+    ends = np.flatnonzero(np.diff(chosen) != 1) + 1
+    runs = [(chosen[i], chosen[j - 1] + 1) for i, j in pairwise([0, *ends, len(chosen)]) if i < j]
+
+    def picked(rows: Rows) -> Rows:
+        if len(runs) == 1:
+            return rows[runs[0][0] : runs[0][1]]
+        return jnp.concatenate([rows[start:end] for start, end in runs]) if runs else rows[:0]
+
+    return tuple(picked(rows) for rows in components)
+
+
+def total(matrix: np.ndarray, *components: Rows) -> Several:
+    """Return sums of rows: `matrix [m, n]` times each component `[n, B]`, in one product."""
+    if len(components) == 1:
+        return (jnp.asarray(matrix, components[0].dtype) @ components[0],)
+    stacked = jnp.stack(jnp.broadcast_arrays(*components), 1)
+    flat = jnp.asarray(matrix, stacked.dtype) @ stacked.reshape(len(stacked), -1)
+    return split(flat.reshape(-1, *stacked.shape[1:]))
+
+
+def apply(matrix: jax.Array, rows: Rows) -> Rows:
+    """Return `[m, B]`, `matrix [m, n, B or 1]` times rows `[n, B]`."""
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0] @ rows
+    return jnp.sum(matrix * rows, axis=1)
+
+
+def plus(a: Several, b: Several) -> Several:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def scaled(by: Rows | np.ndarray, a: Several) -> Several:
+    return tuple(by * x for x in a)
+
+
+def dot(a: Several, b: Several) -> Rows:
+    return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
+
+
+def cross(a: Several, b: Several) -> Several:
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
+
+
+def cross_motion(v: Several, m: Several) -> Several:
+    """Return the rate of motions m carried along by motions v."""
+    return (*cross(v[:3], m[:3]), *plus(cross(v[:3], m[3:]), cross(v[3:], m[:3])))
+
+
+def cross_force(v: Several, f: Several) -> Several:
+    """Return the rate of forces (torque, force) f carried along by motions v."""
+    return (*plus(cross(v[:3], f[:3]), cross(v[3:], f[3:])), *cross(v[:3], f[3:]))
+
+
+def product(a: Several, b: Several) -> Several:
+    """Return the Hamilton product of quaternions (w, x, y, z)."""
+    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
+    return (
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+    )
+
+
+def matrix(q: Several) -> Several:
+    """Return rotation matrices of unit quaternions, body to world frame."""
+    w, x, y, z = q
+    return (
+        1.0 - 2.0 * (y * y + z * z),
+        2.0 * (x * y - w * z),
+        2.0 * (x * z + w * y),
+        2.0 * (x * y + w * z),
+        1.0 - 2.0 * (x * x + z * z),
+        2.0 * (y * z - w * x),
+        2.0 * (x * z - w * y),
+        2.0 * (y * z + w * x),
+        1.0 - 2.0 * (x * x + y * y),
+    )
+
+
+def turned(m: Several, v: Several) -> Several:
+    """Return vectors turned by rotation matrices."""
+    return tuple(dot(m[3 * i : 3 * i + 3], v) for i in range(3))
+
+
+def factor(columns: Sequence[tuple[Rows, tuple[int, ...]]]) -> list[tuple[Rows, Rows]]:
+    """Factorise symmetric matrices U D U' from the last column on.
+
+    A column is touched by those of its descendants in the tree alone, so that no zero fills
+    (Featherstone 2008, section 6.5, doi:10.1007/978-1-4899-7560-7).
+
+    Args:
+        columns: of every index k, rows 0 to k of its column `[k + 1, B]`, 0 for all but its
+            ancestors and itself, and the indices of its descendants.
+
+    Returns:
+        Of every column U D `[k + 1, B]`, and 1 / D `[B]`.
+    """
+    found: list[tuple[Rows, Rows]] = []
+    for k in range(len(columns) - 1, -1, -1):
+        column, descendants = columns[k]
+        for m in descendants:
+            other, inverse = found[len(columns) - 1 - m]
+            column = column - other[: k + 1] * (other[k] * inverse)
+        found.append((column, 1.0 / column[k]))
+    return found[::-1]
+
+
+def solve(
+    factors: list[tuple[Rows, Rows]], ancestors: Sequence[tuple[int, ...]], right: Rows
+) -> Rows:
+    """Return the solution `[n, B]` of the factorised equations for `right [n, B]`."""
+    rest = list(right)
+    for k in range(len(rest) - 1, -1, -1):
+        column, inverse = factors[k]
+        rest[k] = rest[k] * inverse
+        for i in ancestors[k]:
+            rest[i] = rest[i] - column[i] * rest[k]
+    for k, (column, inverse) in enumerate(factors):
+        pulled = sum(column[i] * rest[i] for i in ancestors[k])
+        rest[k] = rest[k] - inverse * pulled
+    return jnp.stack(rest)
