@@ -19,6 +19,7 @@ from physai.surrogate.rows import (
     Several,
     cross,
     matrix,
+    held,
     pick,
     plus,
     product,
@@ -84,7 +85,7 @@ def fixed(tree: Tree, constants: Constants) -> Fixed:
     unit = jnp.array([1.0, 0.0, 0.0, 0.0])[:, None, None]
     between = tuple(
         first * q + (1.0 - first) * one
-        for q, one in zip(pick(links.body.tolist(), *split(constants["body_quat"])), unit)
+        for q, one in zip(pick(links.body.tolist(), *split(constants["body_quat"])), unit, strict=True)
     )
     turn = matrix(between)
     offset = scaled(first, pick(links.body.tolist(), *split(constants["body_pos"])))
@@ -111,49 +112,39 @@ def frames(tree: Tree, fixed: Fixed, qpos: jax.Array) -> Frames:
     """Place all bodies and joint axes at `qpos [nq, B]`."""
     links, dofs, chosen = links_of(tree), dofs_of(tree), picks(tree)
     moved = total(chosen["link"], qpos)[0] - fixed.rest
-    turns, before = _turns(tree, fixed, qpos, moved)
-    rotation, nearer = matrix(turns), matrix(before)
-    seat = turned(rotation, fixed.seat)
-    reach = turned(nearer, plus(fixed.offset, scaled(moved, fixed.slide)))
+    turns = _turns(tree, fixed, qpos, moved)
+    seat = held(turned(matrix(turns), fixed.seat))
+    carrier = matrix(pick(links.before.tolist(), *turns))
+    reach = turned(carrier, plus(fixed.offset, scaled(moved, fixed.slide)))
     if links.are("free").any():
         reach = plus(reach, tuple(total(rows, qpos)[0] for rows in chosen["place"]))
     step = tuple(a - b for a, b in zip(reach, seat, strict=True))
     nb = len(tree.parents)
     places = total(links.sums[[*links.of_body, *dofs.link]], *step)
     anchor = plus(tuple(p[nb:] for p in places), pick(dofs.link.tolist(), *seat))
-    direction = turned(pick(dofs.frame.tolist(), *rotation), fixed.direction)
+    direction = held(turned(matrix(pick(dofs.frame.tolist(), *turns)), fixed.direction))
     turning = scaled(dofs.turning.astype(np.float32), direction)
     moving = scaled((1.0 - dofs.turning).astype(np.float32), direction)
     return Frames(
         tuple(p[:nb] for p in places),
-        pick(links.of_body.tolist(), *rotation),
-        (*turning, *plus(moving, cross(anchor, turning))),
+        held(matrix(pick(links.of_body.tolist(), *turns))),
+        held((*turning, *plus(moving, cross(anchor, turning)))),
     )
 
 
-def _turns(tree: Tree, fixed: Fixed, qpos: jax.Array, moved: Rows) -> tuple[Several, Several]:
-    """Return quaternions of links and of those that carry them."""
+def _turns(tree: Tree, fixed: Fixed, qpos: jax.Array, moved: Rows) -> Several:
+    """Return quaternions of links."""
     links = links_of(tree)
     half = 0.5 * links.are("hinge") * moved
-    joint = (jnp.cos(half), *scaled(jnp.sin(half), fixed.axis))
+    cosine, sine = held((jnp.cos(half), jnp.sin(half)))
+    joint = (cosine, *scaled(sine, fixed.axis))
     if links.are("free", "ball").any():
         picked = total(picks(tree)["turn"].reshape(-1, tree.nq), qpos)[0]
-        quaternion = jnp.split(picked, 4)
         still = 1.0 - links.are("free", "ball")
-        joint = plus((still * joint[0], *joint[1:]), tuple(quaternion))
-    own = product(fixed.between, joint)
-    world = tuple(jnp.full_like(x[:1], one) for x, one in zip(own, (1.0, 0.0, 0.0, 0.0)))
-    levels, carriers, previous, seen = [world], [world], world, np.array([0])
-    for level in links.levels:
-        place = np.searchsorted(seen, links.before[level])
-        carrier = pick(place.tolist(), *previous)
-        here = pick(level.tolist(), *own)
-        previous, seen = (product(carrier, here) if len(levels) > 1 else here), level
-        levels.append(previous)
-        carriers.append(carrier)
-    order = np.argsort(np.concatenate([[0], *links.levels]), kind="stable").tolist()
-    turns, before = (
-        pick(order, *(jnp.concatenate(rows) for rows in zip(*found, strict=True)))
-        for found in (levels, carriers)
-    )
-    return turns, before
+        joint = plus((still * joint[0], *joint[1:]), tuple(jnp.split(picked, 4)))
+    turns, carrier = held(product(fixed.between, joint)), links.before
+    # Of twice as many links on the way from the world each time. The world carries itself.
+    while carrier.any():
+        turns = held(product(total(np.eye(len(carrier))[carrier], *turns), turns))
+        carrier = carrier[carrier]
+    return turns

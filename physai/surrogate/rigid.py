@@ -34,6 +34,7 @@ from physai.surrogate.rows import (
     cross_motion,
     dot,
     factor,
+    held,
     matrix,
     pick,
     plus,
@@ -77,7 +78,7 @@ def ready(tree: Tree, constants: Constants) -> Ready:
         array = jnp.asarray(constants[name])
         count = array.ndim - own
         moved = jnp.moveaxis(array, range(count), range(-count, 0))
-        last[name] = moved.reshape(*moved.shape[:own], -1)
+        last[name] = moved.reshape(*moved.shape[:own], int(np.prod(moved.shape[own:])))
     return Ready(last, fixed(tree, last))
 
 
@@ -162,7 +163,7 @@ def _inertias(constants: Constants, now: Frames) -> _Inertia:
     xx, xy, xz, _, yy, yz, _, _, zz = (
         dot(m[3 * i : 3 * i + 3], tuple(row[j] for row in rows)) for i in range(3) for j in range(3)
     )
-    moment = scaled(mass, centre)
+    moment = held(scaled(mass, centre))
     (x, y, z), (hx, hy, hz) = centre, moment
     second = (
         xx + (hy * y + hz * z),
@@ -172,7 +173,7 @@ def _inertias(constants: Constants, now: Frames) -> _Inertia:
         xz - hx * z,
         yz - hy * z,
     )
-    return _Inertia(jnp.broadcast_to(mass, x.shape), moment, second)
+    return _Inertia(jnp.broadcast_to(mass, x.shape), moment, held(second))
 
 
 def _times(inertia: _Inertia, motion: Several) -> Several:
@@ -191,19 +192,20 @@ def _bias(
     velocity: Several,
     v: Rows,
 ) -> Several:
-    """Return the forces on bodies `[nb, B]` without which they would not move as they do at a = 0."""
+    """Return the forces on bodies `[nb, B]` that hold them to their motion at a = 0."""
     motion = scaled(v, now.axes)
     drift = _carried(tree, cross_motion(total(dofs_of(tree).before, *motion), motion))
     fall = tuple(-g for g in constants["gravity"])
     moving = (*drift[:3], *plus(drift[3:], fall))
-    return plus(_times(inertia, moving), cross_force(velocity, _times(inertia, velocity)))
+    momentum = held(_times(inertia, velocity))
+    return plus(_times(inertia, moving), cross_force(velocity, momentum))
 
 
 def _columns(tree: Tree, constants: Constants, now: Frames, inertia: _Inertia) -> list[Rows]:
     """Return rows 0 to k of each column k of the joint-space inertia `[k + 1, B]`."""
     dofs = dofs_of(tree)
     parts = total(dofs.below[dofs.owner], inertia.mass, *inertia.moment, *inertia.second)
-    force = _times(_Inertia(parts[0], parts[1:4], parts[4:]), now.axes)
+    force = held(_times(_Inertia(parts[0], parts[1:4], parts[4:]), now.axes))
     columns = []
     for k in range(tree.nv):
         above = dofs.path[dofs.owner[k], : k + 1, None].astype(np.float32)
@@ -227,7 +229,7 @@ def _solved(tree: Tree, constants: Constants, now: Frames, inertia: _Inertia, ri
     dofs = dofs_of(tree)
     stopped = jax.lax.stop_gradient((constants, now, inertia))
     columns = _columns(tree, *stopped)
-    factors = factor(list(zip(columns, dofs.descendants, strict=True)))
+    factors = factor(columns, dofs.descendants)
 
     def felt(a: Rows) -> Rows:
         moved = _times(inertia, _carried(tree, scaled(a, now.axes)))
@@ -263,19 +265,20 @@ def _drive(tree: Tree, constants: Constants, now: Frames, velocity: Several) -> 
     if not sites:
         return _Drive((), (), jnp.zeros((0, 1)))
     bodies = [tree.actuators[i].body for i in sites]
-    held = np.array([[float(tree.actuators[i].fixed)] for i in sites], np.float32)
+    still = np.array([[float(tree.actuators[i].fixed)] for i in sites], np.float32)
     frame = pick(bodies, *now.matrix)
     gear = split(constants["gear"][np.array(sites)])
     turn = matrix(pick(sites, *split(constants["site_quat"])))
 
     def seen(vector: Several) -> Several:
         own = turned(turn, vector)
-        return plus(scaled(held, own), scaled(1.0 - held, turned(frame, own)))
+        return plus(scaled(still, own), scaled(1.0 - still, turned(frame, own)))
 
     force, torque = seen(gear[:3]), seen(gear[3:])
     place = turned(frame, pick(sites, *split(constants["site_pos"])))
     at = plus(pick(bodies, *now.position), place)
     wrench = (*plus(torque, cross(at, force)), *force)
+    wrench = held(wrench)
     return _Drive(sites, wrench, dot(wrench, pick(bodies, *velocity)))
 
 
@@ -296,10 +299,10 @@ def _push(
     (u,) = pick([actuator.channel for actuator in tree.actuators], control)
     filtered = np.array([[float(a.activation >= 0)] for a in tree.actuators], np.float32)
     if filtered.any():
-        (held,) = pick([max(actuator.activation, 0) for actuator in tree.actuators], act)
+        (begun,) = pick([max(actuator.activation, 0) for actuator in tree.actuators], act)
         lag = constants["lag"]
         left = jnp.where(lag > 0.0, jnp.exp(-ahead / jnp.where(lag > 0.0, lag, 1.0)), 1.0)
-        u = u + filtered * (held - u) * left
+        u = u + filtered * (begun - u) * left
     gain, bias = split(constants["gain"]), split(constants["bias"])
     force = (gain[0] + gain[1] * length + gain[2] * speed) * u
     force = force + bias[0] + bias[1] * length + bias[2] * speed

@@ -56,6 +56,16 @@ def apply(matrix: jax.Array, rows: Rows) -> Rows:
     return jnp.sum(matrix * rows, axis=1)
 
 
+def held(components: Several) -> Several:
+    """Return the same, computed once.
+
+    XLA on a CPU computes sums and products anew in everything that they enter, and their number
+    then grows with each step. It does not do so with divisions.
+    """
+    one = jax.lax.optimization_barrier(jnp.ones((), components[0].dtype))
+    return tuple(x / one for x in components)
+
+
 def plus(a: Several, b: Several) -> Several:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
@@ -118,40 +128,38 @@ def turned(m: Several, v: Several) -> Several:
     return tuple(dot(m[3 * i : 3 * i + 3], v) for i in range(3))
 
 
-def factor(columns: Sequence[tuple[Rows, tuple[int, ...]]]) -> list[tuple[Rows, Rows]]:
-    """Factorise symmetric matrices U D U' from the last column on.
+def factor(columns: Sequence[Rows], descendants: Sequence[tuple[int, ...]]) -> list[Rows]:
+    """Factorise symmetric matrices U U' from the last column on.
 
     A column is touched by those of its descendants in the tree alone, so that no zero fills
     (Featherstone 2008, section 6.5, doi:10.1007/978-1-4899-7560-7).
 
     Args:
         columns: of every index k, rows 0 to k of its column `[k + 1, B]`, 0 for all but its
-            ancestors and itself, and the indices of its descendants.
+            ancestors and itself.
+        descendants: of every index.
 
     Returns:
-        Of every column U D `[k + 1, B]`, and 1 / D `[B]`.
+        Of every column of U rows 0 to k `[k + 1, B]`.
     """
-    found: list[tuple[Rows, Rows]] = []
+    found = list(columns)
     for k in range(len(columns) - 1, -1, -1):
-        column, descendants = columns[k]
-        for m in descendants:
-            other, inverse = found[len(columns) - 1 - m]
-            column = column - other[: k + 1] * (other[k] * inverse)
-        found.append((column, 1.0 / column[k]))
-    return found[::-1]
+        column = columns[k]
+        for m in descendants[k]:
+            column = column - found[m][: k + 1] * found[m][k]
+        found[k] = column / jnp.sqrt(column[k])
+    return found
 
 
-def solve(
-    factors: list[tuple[Rows, Rows]], ancestors: Sequence[tuple[int, ...]], right: Rows
-) -> Rows:
+def solve(factors: list[Rows], ancestors: Sequence[tuple[int, ...]], right: Rows) -> Rows:
     """Return the solution `[n, B]` of the factorised equations for `right [n, B]`."""
     rest = list(right)
     for k in range(len(rest) - 1, -1, -1):
-        column, inverse = factors[k]
-        rest[k] = rest[k] * inverse
+        rest[k] = rest[k] / factors[k][k]
         for i in ancestors[k]:
-            rest[i] = rest[i] - column[i] * rest[k]
-    for k, (column, inverse) in enumerate(factors):
-        pulled = sum(column[i] * rest[i] for i in ancestors[k])
-        rest[k] = rest[k] - inverse * pulled
+            rest[i] = rest[i] - factors[k][i] * rest[k]
+    for k, column in enumerate(factors):
+        for i in ancestors[k]:
+            rest[k] = rest[k] - column[i] * rest[i]
+        rest[k] = rest[k] / column[k]
     return jnp.stack(rest)
