@@ -28,6 +28,7 @@ from scipy.stats import qmc
 from physai.plant import Plant
 from physai.state import Array, Joint, State, plus
 from physai.surrogate.rigid import Ready, acceleration, ready
+from physai.surrogate.rows import held
 from physai.surrogate.tree import Actuator, Constants, Tree
 
 DEGREE = 3
@@ -229,7 +230,7 @@ def _exponents(variables: int) -> list[tuple[int, ...]]:
 
 def _terms(x: jax.Array) -> jax.Array:
     """Return all products of up to three of `x [n, nd]`: `[terms, n]`."""
-    variables = x.T
+    (variables,) = held((x.T,))
     products: dict[tuple[int, ...], jax.Array] = {(): jnp.ones_like(variables[0])}
     for chosen in _exponents(len(variables))[1:]:
         products[chosen] = products[chosen[:-1]] * variables[chosen[-1]]

@@ -134,7 +134,7 @@ def equations(tree: Tree, known: Ready, qpos: Array, qvel: Array) -> tuple[jax.A
 def _last(array: Array) -> jax.Array:
     """Return `[n, B]` of `[..., n]`."""
     moved = jnp.moveaxis(jnp.asarray(array), -1, 0)
-    return moved.reshape(len(moved), int(np.prod(moved.shape[1:])))
+    return held((moved.reshape(len(moved), int(np.prod(moved.shape[1:]))),))[0]
 
 
 def _first(array: jax.Array, lead: tuple[int, ...]) -> jax.Array:

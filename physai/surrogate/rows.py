@@ -42,11 +42,7 @@ def pick(indices: Sequence[int], *components: Rows) -> Several:
 
 def total(matrix: np.ndarray, *components: Rows) -> Several:
     """Return sums of rows: `matrix [m, n]` times each component `[n, B]`, in one product."""
-    if len(components) == 1:
-        return (jnp.asarray(matrix, components[0].dtype) @ components[0],)
-    stacked = jnp.stack(jnp.broadcast_arrays(*components), 1)
-    flat = jnp.asarray(matrix, stacked.dtype) @ stacked.reshape(len(stacked), -1)
-    return split(flat.reshape(-1, *stacked.shape[1:]))
+    return tuple(jnp.asarray(matrix, rows.dtype) @ rows for rows in components)
 
 
 def apply(matrix: jax.Array, rows: Rows) -> Rows:
