@@ -119,14 +119,12 @@ def frames(tree: Tree, fixed: Fixed, qpos: jax.Array) -> Frames:
     if links.are("free").any():
         reach = plus(reach, tuple(total(rows, qpos)[0] for rows in chosen["place"]))
     step = tuple(a - b for a, b in zip(reach, seat, strict=True))
-    nb = len(tree.parents)
-    places = total(links.sums[[*links.of_body, *dofs.link]], *step)
-    anchor = plus(tuple(p[nb:] for p in places), pick(dofs.link.tolist(), *seat))
+    anchor = plus(total(links.sums[dofs.link], *step), pick(dofs.link.tolist(), *seat))
     direction = held(turned(matrix(pick(dofs.frame.tolist(), *turns)), fixed.direction))
     turning = scaled(dofs.turning.astype(np.float32), direction)
     moving = scaled((1.0 - dofs.turning).astype(np.float32), direction)
     return Frames(
-        tuple(p[:nb] for p in places),
+        total(links.sums[links.of_body], *step),
         held(matrix(pick(links.of_body.tolist(), *turns))),
         held((*turning, *plus(moving, cross(anchor, turning)))),
     )

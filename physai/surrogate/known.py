@@ -230,11 +230,11 @@ def _exponents(variables: int) -> list[tuple[int, ...]]:
 
 def _terms(x: jax.Array) -> jax.Array:
     """Return all products of up to three of `x [n, nd]`: `[terms, n]`."""
-    (variables,) = held((x.T,))
+    variables = jnp.split(held((x.T,))[0], x.shape[1])
     products: dict[tuple[int, ...], jax.Array] = {(): jnp.ones_like(variables[0])}
     for chosen in _exponents(len(variables))[1:]:
         products[chosen] = products[chosen[:-1]] * variables[chosen[-1]]
-    return jnp.stack(list(products.values()))
+    return jnp.concatenate(list(products.values()))
 
 
 def tree_of(plant: Plant) -> Tree:

@@ -159,7 +159,8 @@ def _inertias(constants: Constants, now: Frames) -> _Inertia:
     mass, m = constants["mass"], now.matrix
     centre = plus(now.position, turned(m, split(constants["centre"])))
     given = constants["inertia"]
-    rows = [turned(m, split(given[:, i])) for i in range(3)]  # I R'
+    given = split(given.reshape(len(given), 9, -1))
+    rows = [turned(m, given[i : i + 3]) for i in (0, 3, 6)]  # I R'
     xx, xy, xz, _, yy, yz, _, _, zz = (
         dot(m[3 * i : 3 * i + 3], tuple(row[j] for row in rows)) for i in range(3) for j in range(3)
     )
@@ -195,7 +196,7 @@ def _bias(
     """Return the forces on bodies `[nb, B]` that hold them to their motion at a = 0."""
     motion = scaled(v, now.axes)
     drift = _carried(tree, cross_motion(total(dofs_of(tree).before, *motion), motion))
-    fall = tuple(-g for g in constants["gravity"])
+    fall = tuple(-g for g in jnp.split(constants["gravity"], 3))
     moving = (*drift[:3], *plus(drift[3:], fall))
     momentum = held(_times(inertia, velocity))
     return plus(_times(inertia, moving), cross_force(velocity, momentum))
@@ -267,7 +268,7 @@ def _drive(tree: Tree, constants: Constants, now: Frames, velocity: Several) -> 
     bodies = [tree.actuators[i].body for i in sites]
     still = np.array([[float(tree.actuators[i].fixed)] for i in sites], np.float32)
     frame = pick(bodies, *now.matrix)
-    gear = split(constants["gear"][np.array(sites)])
+    gear = pick(sites, *split(constants["gear"]))
     turn = matrix(pick(sites, *split(constants["site_quat"])))
 
     def seen(vector: Several) -> Several:
@@ -313,7 +314,7 @@ def _pushed(tree: Tree, drive: _Drive, push: Rows, force: Several) -> Several:
     """Return forces on bodies less what actuators apply to them."""
     if not drive.sites:
         return force
-    applied = scaled(push[np.array(drive.sites)], drive.wrench)
+    applied = scaled(pick(drive.sites, push)[0], drive.wrench)
     place = np.zeros((len(tree.parents), len(drive.sites)))
     place[[tree.actuators[i].body for i in drive.sites], np.arange(len(drive.sites))] = -1.0
     return plus(force, total(place, *applied))

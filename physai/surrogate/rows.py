@@ -9,7 +9,6 @@ matrices. In place of B stands 1 where a number does not depend on the state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +22,19 @@ Several = tuple[Rows, ...]
 
 def split(array: jax.Array) -> Several:
     """Return the components of `[n, k, B]`."""
-    return tuple(array[:, k] for k in range(array.shape[1]))
+    # Not by slices: a gradient would add up as many padded arrays.
+    return tuple(part[:, 0] for part in jnp.split(array, array.shape[1], axis=1))
 
 
 def pick(indices: Sequence[int], *components: Rows) -> Several:
-    """Return rows by index, in runs, which cost a copy at most."""
-    chosen = np.asarray(indices, int)
-    ends = np.flatnonzero(np.diff(chosen) != 1) + 1
-    runs = [(chosen[i], chosen[j - 1] + 1) for i, j in pairwise([0, *ends, len(chosen)]) if i < j]
-
-    def picked(rows: Rows) -> Rows:
-        if len(runs) == 1:
-            return rows[runs[0][0] : runs[0][1]]
-        return jnp.concatenate([rows[start:end] for start, end in runs]) if runs else rows[:0]
-
-    return tuple(picked(rows) for rows in components)
+    """Return rows by index."""
+    chosen, count = list(indices), len(components[0])
+    if chosen == list(range(count)):
+        return components
+    first, end = chosen[0], chosen[0] + len(chosen)
+    if chosen == list(range(first, end)):
+        return tuple(jnp.split(rows, [first, end])[1] for rows in components)
+    return total(np.eye(count)[chosen], *components)
 
 
 def total(matrix: np.ndarray, *components: Rows) -> Several:
@@ -58,8 +55,9 @@ def held(components: Several) -> Several:
     XLA on a CPU computes sums and products anew in everything that they enter, and their number
     then grows with each step. It does not do so with divisions.
     """
-    one = jax.lax.optimization_barrier(jnp.ones((), components[0].dtype))
-    return tuple(x / one for x in components)
+    ones = {x.shape: jnp.ones(x.shape, x.dtype) for x in components}
+    ones = jax.lax.optimization_barrier(ones)
+    return tuple(x / ones[x.shape] for x in components)
 
 
 def plus(a: Several, b: Several) -> Several:
