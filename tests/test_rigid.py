@@ -153,3 +153,41 @@ def test_equations_described_and_filled_again_are_the_same() -> None:
     blank = blank_known(known.description())
     assert jax.tree.structure(blank) == jax.tree.structure(known)
     assert jax.tree.map(np.shape, blank) == jax.tree.map(np.shape, known)
+
+
+def test_any_leading_dimensions_give_the_same_and_so_do_gradients(tmp_path: Path) -> None:
+    """None, one, two and a mapped one; the gradient against central differences in float64."""
+    plant = zoo(tmp_path)
+    rng, known = np.random.default_rng(2), known_dynamics(plant)
+    datas = [shaken(smooth(plant, plant.nominal), rng) for _ in range(6)]
+    channels = [*plant.action_ids, *plant.disturbance_ids]
+    given = [
+        np.stack(rows)
+        for rows in zip(*((d.qpos, d.qvel, d.act, d.ctrl[channels]) for d in datas), strict=True)
+    ]
+
+    def found(qpos, qvel, act, control):
+        numbers = ready(known.tree, known.at(np.array(plant.nominal)))
+        return acceleration(known.tree, numbers, qpos, qvel, act, control)
+
+    compiled = jax.jit(found)
+    together = compiled(*given)
+    scale = np.abs(together).max()
+    pairs = compiled(*(x.reshape(2, 3, -1) for x in given))
+    np.testing.assert_allclose(pairs.reshape(6, -1), together, atol=1e-5 * scale)
+    mapped = jax.jit(jax.vmap(found))(*(x.reshape(2, 3, -1) for x in given))
+    np.testing.assert_allclose(mapped, pairs, atol=1e-5 * scale)
+    np.testing.assert_allclose(compiled(*(x[0] for x in given)), together[0], atol=1e-5 * scale)
+
+    weights = rng.normal(size=together.shape)
+    with jax.enable_x64(True):
+        known = jax.tree.map(lambda x: np.asarray(x, float), known)
+        value = jax.jit(lambda *x: (weights * found(*x)).sum())
+        gradients = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*given)
+        toward = [rng.normal(size=x.shape) for x in given]
+        ahead, behind = (
+            value(*(x + sign * 1e-6 * d for x, d in zip(given, toward, strict=True)))
+            for sign in (1.0, -1.0)
+        )
+        slope = sum(float((g * d).sum()) for g, d in zip(gradients, toward, strict=True))
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-5)

@@ -18,8 +18,8 @@ from physai.surrogate.rows import (
     Rows,
     Several,
     cross,
-    matrix,
     held,
+    matrix,
     pick,
     plus,
     product,
@@ -78,14 +78,15 @@ def fixed(tree: Tree, constants: Constants) -> Fixed:
     first, hinge, slide = links.first, links.are("hinge"), links.are("slide")
     of_link, of_dof = links.joint.tolist(), dofs.joint.tolist()
     joint_axis, joint_pos = split(constants["joint_axis"]), split(constants["joint_pos"])
-    moved = (hinge + slide) if tree.joints else 0.0
-    axis = scaled(moved, _of(of_link, joint_axis, len(links.body)))
+    axis = scaled(hinge + slide, _of(of_link, joint_axis, len(links.body)))
     seat = scaled(links.are("hinge", "ball"), _of(of_link, joint_pos, len(links.body)))
     rest = total(picks(tree)["link"], constants["qpos0"])[0]
     unit = jnp.array([1.0, 0.0, 0.0, 0.0])[:, None, None]
     between = tuple(
         first * q + (1.0 - first) * one
-        for q, one in zip(pick(links.body.tolist(), *split(constants["body_quat"])), unit, strict=True)
+        for q, one in zip(
+            pick(links.body.tolist(), *split(constants["body_quat"])), unit, strict=True
+        )
     )
     turn = matrix(between)
     offset = scaled(first, pick(links.body.tolist(), *split(constants["body_pos"])))
@@ -139,7 +140,7 @@ def _turns(tree: Tree, fixed: Fixed, qpos: jax.Array, moved: Rows) -> Several:
     if links.are("free", "ball").any():
         picked = total(picks(tree)["turn"].reshape(-1, tree.nq), qpos)[0]
         still = 1.0 - links.are("free", "ball")
-        joint = plus((still * joint[0], *joint[1:]), tuple(jnp.split(picked, 4)))
+        joint = plus((cosine * still, *joint[1:]), tuple(jnp.split(picked, 4)))
     turns, carrier = held(product(fixed.between, joint)), links.before
     # Of twice as many links on the way from the world each time. The world carries itself.
     while carrier.any():

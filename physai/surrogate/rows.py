@@ -64,12 +64,15 @@ def plus(a: Several, b: Several) -> Several:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-def scaled(by: Rows | np.ndarray, a: Several) -> Several:
-    return tuple(by * x for x in a)
+def scaled(by: Rows | np.ndarray | float, a: Several) -> Several:
+    return tuple(jnp.asarray(by * x) for x in a)
 
 
 def dot(a: Several, b: Several) -> Rows:
-    return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
+    found = a[0] * b[0]
+    for x, y in zip(a[1:], b[1:], strict=True):
+        found = found + x * y
+    return found
 
 
 def cross(a: Several, b: Several) -> Several:
