@@ -55,8 +55,8 @@ DIMENSIONS = {
 }  # fmt: skip
 """Of the constants, without leading ones."""
 UNROLLED = 16
-"""Degrees of freedom above which the library solves. Of 30 degrees an unrolled solution is no faster
-(60 us a control period, the library's 41), and takes 17 s more to compile."""
+"""Degrees of freedom above which the library solves. Of 30 an unrolled solution is no faster (60 us
+a control period, the library's 41), and takes 17 s more to compile."""
 
 
 class Ready(NamedTuple):
