@@ -25,7 +25,7 @@ import numpy as np
 
 from physai.plant import Plant
 from physai.state import Array, State, rotate
-from physai.surrogate.rigid import Constants, Tree
+from physai.surrogate.tree import Constants, Tree
 
 
 class Translation(NamedTuple):

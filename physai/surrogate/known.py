@@ -27,7 +27,9 @@ from scipy.stats import qmc
 
 from physai.plant import Plant
 from physai.state import Array, Joint, State, plus
-from physai.surrogate.rigid import Actuator, Constants, Tree, acceleration
+from physai.surrogate.rigid import Ready, acceleration, ready
+from physai.surrogate.rows import held
+from physai.surrogate.tree import Actuator, Constants, Tree
 
 DEGREE = 3
 STAGES = (0.0, 0.5)  # parts of the control period at which the midpoint rule asks
@@ -72,18 +74,18 @@ class Known:
         return _change(self, state, jnp.asarray(action), jnp.asarray(disturbance))
 
     def acceleration_at(
-        self, part: Array, before: Array, state: State, action: Array, disturbance: Array
+        self, part: Array, before: Array, numbers: Ready, state: State, control: Array
     ) -> jax.Array:
         """Return the acceleration at a part of the period, given that up to there."""
         ahead = part * self.control_period
         joints = tuple(joint for _, joint in self.tree.joints)
         return acceleration(
             self.tree,
-            self.at(state.design),
+            numbers,
             plus(joints, state.qpos, ahead * (state.qvel + 0.5 * ahead * before)),
             state.qvel + ahead * before,
             state.act,
-            jnp.concatenate([action, disturbance], -1),
+            control,
             ahead,
         )
 
@@ -110,11 +112,7 @@ class Known:
             The mean over degrees of freedom that move; None where nothing moves, or where a
             prediction is not finite.
         """
-        # Not compiled: most machines are asked this once.
-        found = jnp.zeros_like(jnp.asarray(states.qvel))
-        for part in STAGES:
-            found = self.acceleration_at(part, found, states, action, disturbance)
-        predicted = self.control_period * np.asarray(found)
+        predicted = np.asarray(self.change(states, action, disturbance))
         change = np.asarray(after.qvel) - states.qvel
         moves = change.std(0) > 0.0
         if not moves.any() or not np.isfinite(predicted).all():
@@ -126,19 +124,39 @@ class Known:
         """Return the numbers of designs `[..., nd]`, those that vary with leading dimensions."""
         if not self.varied:
             return self.constants
-        terms = _terms(_scaled(design, self.low, self.high))
+        design = jnp.asarray(design)
+        lead, flat = design.shape[:-1], design.reshape(-1, design.shape[-1])
+        shapes = [self.coefficients[name].shape[1:] for name in self.varied]
+        # All numbers of all designs in one product, the designs last as the equations want them.
+        together = jnp.concatenate(
+            [self.coefficients[n].reshape(len(self.coefficients[n]), -1) for n in self.varied], 1
+        )
+        numbers = together.T @ _terms(_scaled(flat, self.low, self.high))
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         varied = {
-            name: jnp.tensordot(terms, self.coefficients[name], axes=1) for name in self.varied
+            name: jnp.moveaxis(
+                rows.reshape(*shape, *lead),
+                range(len(shape), len(shape) + len(lead)),
+                range(len(lead)),
+            )
+            for name, shape, rows in zip(
+                self.varied, shapes, jnp.split(numbers, ends[:-1]), strict=True
+            )
         }
         return {**self.constants, **varied}
 
 
 @jax.jit
 def _change(known: Known, state: State, action: jax.Array, disturbance: jax.Array) -> jax.Array:
-    def stage(found: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
-        return known.acceleration_at(part, found, state, action, disturbance), None
+    numbers = ready(known.tree, known.at(state.design))
+    control = jnp.concatenate([action, disturbance], -1)
 
-    # A scan, so that the equations are compiled once.
+    @jax.checkpoint
+    def stage(found: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
+        return known.acceleration_at(part, found, numbers, state, control), None
+
+    # A scan, so that the equations are compiled once. What a gradient needs is found again: that is
+    # faster than to store it.
     found, _ = jax.lax.scan(stage, jnp.zeros_like(state.qvel), jnp.array(STAGES))
     return known.control_period * found
 
@@ -178,7 +196,7 @@ def known_dynamics(plant: Plant) -> Known:
         )
         designs = np.array(low) + draws * (np.array(high) - np.array(low))
         models = [constants_of(plant, plant.compile(d, textures=False)) for d in designs]
-        terms = np.asarray(_terms(_scaled(designs, low, high)), float)
+        terms = np.asarray(_terms(_scaled(designs, low, high)), float).T
         for name in sorted(nominal):
             values = np.stack([m[name] for m in models]).astype(float)
             flat = values.reshape(len(values), -1)
@@ -211,13 +229,12 @@ def _exponents(variables: int) -> list[tuple[int, ...]]:
 
 
 def _terms(x: jax.Array) -> jax.Array:
-    """Return all products of up to three of `x [..., nd]`: `[..., terms]`."""
-    one = jnp.ones(x.shape[:-1])
-    products = [
-        jnp.prod(x[..., np.array(chosen, int)], axis=-1) if chosen else one
-        for chosen in _exponents(x.shape[-1])
-    ]
-    return jnp.stack(products, -1)
+    """Return all products of up to three of `x [n, nd]`: `[terms, n]`."""
+    variables = jnp.split(held((x.T,))[0], x.shape[1])
+    products: dict[tuple[int, ...], jax.Array] = {(): jnp.ones_like(variables[0])}
+    for chosen in _exponents(len(variables))[1:]:
+        products[chosen] = products[chosen[:-1]] * variables[chosen[-1]]
+    return jnp.concatenate(list(products.values()))
 
 
 def tree_of(plant: Plant) -> Tree:

@@ -17,84 +17,77 @@ Newton-Euler) and 6.2 (composite rigid bodies), doi:10.1007/978-1-4899-7560-7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from physai.state import (
-    Array,
-    Joint,
-    quaternion_from_axis_angle,
-    quaternion_multiply,
-    rotate,
-    rotation_matrix,
+from physai.state import Array
+from physai.surrogate.frames import Fixed, Frames, fixed, frames
+from physai.surrogate.rows import (
+    Rows,
+    Several,
+    apply,
+    cross,
+    cross_force,
+    cross_motion,
+    dot,
+    factor,
+    held,
+    matrix,
+    pick,
+    plus,
+    scaled,
+    solve,
+    split,
+    total,
+    turned,
 )
+from physai.surrogate.tree import Constants, Tree, dofs_of, picks
 
-Constants = dict[str, Any]
-"""Numbers of a model by name, `physai.surrogate.known` reads them from MuJoCo."""
-
-
-class Actuator(NamedTuple):
-    """One actuator whose force is known.
-
-    Attributes:
-        channel: index into the concatenated actions and disturbances.
-        activation: index into act, -1 for none.
-        body: of the site that it pushes, -1 where it drives joints.
-        fixed: the direction in which it pushes a site is the world's, not the body's.
-    """
-
-    channel: int
-    activation: int
-    body: int
-    fixed: bool
+DIMENSIONS = {
+    "gravity": 1, "body_pos": 2, "body_quat": 2, "mass": 1, "centre": 2, "inertia": 3,
+    "joint_pos": 2, "joint_axis": 2, "qpos0": 1, "spring": 1, "stiffness": 1, "damping": 1,
+    "armature": 1, "tendon_moment": 2, "tendon_stiffness": 1, "tendon_damping": 1,
+    "tendon_low": 1, "tendon_high": 1, "moment": 2, "gear": 2, "site_pos": 2, "site_quat": 2,
+    "gain": 2, "bias": 2, "lag": 1, "force_low": 1, "force_high": 1,
+}  # fmt: skip
+"""Of the constants, without leading ones."""
+UNROLLED = 16
+"""Degrees of freedom above which the library solves. Of 30 an unrolled solution is no faster (60 us
+a control period, the library's 41), and takes 17 s more to compile."""
 
 
-@dataclass(frozen=True)
-class Tree:
-    """How bodies, joints and actuators hang together; static under jit.
+class Ready(NamedTuple):
+    """Constants of a design, as the equations use them: the batch, or 1 for it, last."""
 
-    Attributes:
-        parents: of every body; body 0 is the world.
-        joints: of every joint, in order of the degrees of freedom: its body and where it sits.
-        actuators: those whose force is known.
-    """
-
-    parents: tuple[int, ...]
-    joints: tuple[tuple[int, Joint], ...]
-    actuators: tuple[Actuator, ...]
-
-    @property
-    def nv(self) -> int:
-        """Number of degrees of freedom."""
-        return sum(_DOFS[joint.kind] for _, joint in self.joints)
+    constants: Constants
+    links: Fixed
 
 
-_FORCE, _TORQUE = slice(0, 3), slice(3, 6)  # of an actuator's gear
-_DOFS = {"free": 6, "ball": 3, "slide": 1, "hinge": 1}
+class _Inertia(NamedTuple):
+    """Of bodies or subtrees about the common point: mass, first and second moment (6 numbers)."""
+
+    mass: Rows
+    moment: Several
+    second: Several
 
 
-class Motion(NamedTuple):
-    """Where everything is: of bodies and of degrees of freedom, about one common point.
-
-    Attributes:
-        position: `[..., nb, 3]`, of the bodies' frames from the common point.
-        matrix: `[..., nb, 3, 3]`, bodies' frames to world.
-        axes: `[..., nv, 6]`, velocity (angular, then of the common point) by unit of qvel.
-    """
-
-    position: jax.Array
-    matrix: jax.Array
-    axes: jax.Array
+def ready(tree: Tree, constants: Constants) -> Ready:
+    """Return constants `[...]` of designs for `acceleration`, whatever the state."""
+    last = {}
+    for name, own in DIMENSIONS.items():
+        array = jnp.asarray(constants[name])
+        count = array.ndim - own
+        moved = jnp.moveaxis(array, range(count), range(-count, 0))
+        last[name] = moved.reshape(*moved.shape[:own], int(np.prod(moved.shape[own:])))
+    return Ready(last, fixed(tree, last))
 
 
 def acceleration(
     tree: Tree,
-    constants: Constants,
+    known: Ready,
     qpos: Array,
     qvel: Array,
     act: Array,
@@ -105,227 +98,242 @@ def acceleration(
 
     Args:
         tree: of the plant.
-        constants: of the design; arrays with the state's leading dimensions or none before theirs.
+        known: of the design, or of as many designs as there are states.
         qpos: `[..., nq]`.
         qvel: `[..., nv]`.
         act: activations `[..., na]`.
         control: actions and disturbances `[..., nu + nw]`.
         ahead: s that have passed since activations were as given, while control was held.
     """
-    now = kinematics(tree, constants, qpos)
-    matrix, rest = equations(tree, constants, now, qvel)
-    tau = _springs(tree, constants, qpos, qvel)
-    tau = tau + _actuation(tree, constants, now, (qpos, qvel, act, control), ahead)
-    factor = jax.scipy.linalg.cho_factor(matrix)
-    return jax.scipy.linalg.cho_solve(factor, (tau - rest)[..., None])[..., 0]
+    lead = jnp.shape(qvel)[:-1]
+    q, v, a, u = (_last(x) for x in (qpos, qvel, act, control))
+    now = frames(tree, known.links, q)
+    inertia = _inertias(known.constants, now)
+    velocity = _carried(tree, scaled(v, now.axes))
+    coordinates = total(picks(tree)["dof"], q)[0]
+    tau = _springs(tree, known.constants, coordinates, v)
+    force = _bias(tree, known.constants, now, inertia, velocity, v)
+    if tree.actuators:
+        drive = _drive(tree, known.constants, now, velocity)
+        push = _push(tree, known.constants, drive, (coordinates, v, a, u), ahead)
+        tau = tau + apply(jnp.swapaxes(known.constants["moment"], 0, 1), push)
+        force = _pushed(tree, drive, push, force)
+    right = tau - _felt(tree, now, force)
+    return _first(_solved(tree, known.constants, now, inertia, right), lead)
 
 
-def kinematics(tree: Tree, constants: Constants, qpos: Array) -> Motion:
-    """Place all bodies and joint axes, MuJoCo's way."""
-    qpos = jnp.asarray(qpos)
-    lead = qpos.shape[:-1]
-    positions = [jnp.zeros((*lead, 3))]
-    turns = [jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0, 0.0]), (*lead, 4))]
-    axes: list[tuple[Any, Any]] = []  # direction, and the anchor of a rotation or None
-    zero = jnp.zeros((*lead, 3))
-    for body, parent in enumerate(tree.parents):
-        if body == 0:
-            continue
-        position = positions[parent] + rotate(turns[parent], constants["body_pos"][..., body, :])
-        turn = quaternion_multiply(turns[parent], constants["body_quat"][..., body, :])
-        for index, (owner, joint) in enumerate(tree.joints):
-            if owner != body:
-                continue
-            q = qpos[..., joint.qpos_index :]
-            if joint.kind == "free":
-                position, turn = q[..., :3], q[..., 3:7]
-                columns = jnp.moveaxis(rotation_matrix(turn), -1, 0)
-                axes += [(jnp.broadcast_to(e, (*lead, 3)), None) for e in jnp.eye(3)]
-                axes += [(column, position) for column in columns]
-                continue
-            offset = constants["joint_pos"][..., index, :]
-            anchor = position + rotate(turn, offset)
-            direction = rotate(turn, constants["joint_axis"][..., index, :])
-            moved = q[..., 0] - constants["qpos0"][..., joint.qpos_index]
-            if joint.kind == "slide":
-                position = position + direction * moved[..., None]
-                axes.append((direction, None))
-                continue
-            by = (
-                q[..., :4]
-                if joint.kind == "ball"
-                else quaternion_from_axis_angle(constants["joint_axis"][..., index, :], moved)
-            )
-            turn = quaternion_multiply(turn, by)
-            position = anchor - rotate(turn, offset)
-            columns = jnp.moveaxis(rotation_matrix(turn), -1, 0)
-            directions = columns if joint.kind == "ball" else [direction]
-            axes += [(d, anchor) for d in directions]
-        positions.append(position)
-        turns.append(turn)
-    # Near the machine, so that its distance from the origin costs no digits.
-    point = positions[1]
-    screws = [
-        jnp.concatenate([zero, d] if anchor is None else [d, jnp.cross(d, point - anchor)], -1)
-        for d, anchor in axes
-    ]
-    return Motion(
-        jnp.stack([p - point for p in positions], -2),
-        jnp.stack([rotation_matrix(q) for q in turns], -3),
-        jnp.stack(screws, -2),
-    )
-
-
-def equations(
-    tree: Tree, constants: Constants, now: Motion, qvel: Array
-) -> tuple[jax.Array, jax.Array]:
+def equations(tree: Tree, known: Ready, qpos: Array, qvel: Array) -> tuple[jax.Array, jax.Array]:
     """Return the joint-space inertia `[..., nv, nv]` and the bias force c `[..., nv]`."""
-    path, before, below, owner = _structure(tree)
-    motion = now.axes * jnp.asarray(qvel)[..., None]
-    velocity = jnp.einsum("bi,...ik->...bk", path, motion)
-    passing = jnp.einsum("ij,...jk->...ik", before, motion)
-    drift = jnp.einsum("bi,...ik->...bk", path, _cross_motion(passing, motion))
-    gravity = jnp.asarray(constants["gravity"])
-    fall = jnp.concatenate([jnp.zeros_like(gravity), -gravity], -1)[..., None, :]
-    inertia = _inertias(constants, now)
-    force = _times(inertia, drift + fall)
-    force += _cross_force(velocity, _times(inertia, velocity))
-    carried = jnp.einsum("ib,...bk->...ik", below[owner], force)
-    mass, moment, second = inertia
-    composite = (
-        jnp.einsum("ib,...b->...i", below[owner], mass),
-        jnp.einsum("ib,...bk->...ik", below[owner], moment),
-        jnp.einsum("ib,...bkl->...ikl", below[owner], second),
+    lead = jnp.shape(qvel)[:-1]
+    q, v = _last(qpos), _last(qvel)
+    now = frames(tree, known.links, q)
+    inertia = _inertias(known.constants, now)
+    velocity = _carried(tree, scaled(v, now.axes))
+    force = _bias(tree, known.constants, now, inertia, velocity, v)
+    lower = _lower(tree, known.constants, now, inertia)
+    full = lower + jnp.swapaxes(lower * np.tri(tree.nv, k=-1, dtype=np.float32), -1, -2)
+    bias = _first(_felt(tree, now, force), lead)
+    return full.reshape(*lead, tree.nv, tree.nv), bias
+
+
+def _last(array: Array) -> jax.Array:
+    """Return `[n, B]` of `[..., n]`."""
+    moved = jnp.moveaxis(jnp.asarray(array), -1, 0)
+    return held((moved.reshape(len(moved), int(np.prod(moved.shape[1:]))),))[0]
+
+
+def _first(array: jax.Array, lead: tuple[int, ...]) -> jax.Array:
+    """Return `[*lead, ...]` of `[..., B]`."""
+    found = array.reshape(*array.shape[:-1], *lead)
+    return jnp.moveaxis(found, range(-len(lead), 0), range(len(lead)))
+
+
+def _carried(tree: Tree, motion: Several) -> Several:
+    """Return motions of bodies that degrees of freedom add up to."""
+    return total(dofs_of(tree).path, *motion)
+
+
+def _felt(tree: Tree, now: Frames, force: Several) -> Rows:
+    """Return what degrees of freedom feel of forces on bodies `[nv, B]`."""
+    dofs = dofs_of(tree)
+    return dot(now.axes, total(dofs.below[dofs.owner], *force))
+
+
+def _inertias(constants: Constants, now: Frames) -> _Inertia:
+    """Return bodies' inertias about the common point."""
+    mass, m = constants["mass"], now.matrix
+    centre = plus(now.position, turned(m, split(constants["centre"])))
+    given = constants["inertia"]
+    given = split(given.reshape(len(given), 9, -1))
+    rows = [turned(m, given[i : i + 3]) for i in (0, 3, 6)]  # I R'
+    xx, xy, xz, _, yy, yz, _, _, zz = (
+        dot(m[3 * i : 3 * i + 3], tuple(row[j] for row in rows)) for i in range(3) for j in range(3)
     )
-    lower = jnp.einsum("...ik,...jk->...ij", _times(composite, now.axes), now.axes)
-    # Row i holds the products with the degrees of freedom above i; the rest follows by symmetry.
-    above = path[owner] * np.tri(tree.nv)
-    lower = lower * above
-    diagonal = jnp.eye(tree.nv) * constants["armature"][..., None]
-    matrix = lower + jnp.swapaxes(lower * np.tri(tree.nv, k=-1), -1, -2) + diagonal
-    return matrix, jnp.sum(now.axes * carried, axis=-1)
+    moment = held(scaled(mass, centre))
+    (x, y, z), (hx, hy, hz) = centre, moment
+    second = (
+        xx + (hy * y + hz * z),
+        yy + (hx * x + hz * z),
+        zz + (hx * x + hy * y),
+        xy - hx * y,
+        xz - hx * z,
+        yz - hy * z,
+    )
+    return _Inertia(jnp.broadcast_to(mass, x.shape), moment, held(second))
 
 
-@lru_cache(maxsize=32)
-def _structure(tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return how motions and forces add up along the tree, as 0-1 matrices.
-
-    Returns:
-        path: `[nb, nv]`, the degrees of freedom that move a body.
-        before: `[nv, nv]`, those whose motion turns the axis of a degree of freedom.
-        below: `[nb, nb]`, the bodies of each body's subtree.
-        owner: `[nv]`, the body of a degree of freedom.
-    """
-    nb, nv = len(tree.parents), tree.nv
-    path, before, below = np.zeros((nb, nv)), np.zeros((nv, nv)), np.eye(nb)
-    owner = np.zeros(nv, int)
-    for body, parent in enumerate(tree.parents):
-        path[body] = path[parent]
-        for joint in (joint for where, joint in tree.joints if where == body):
-            first, last = joint.qvel_index, joint.qvel_index + _DOFS[joint.kind]
-            # A free translation is seen from the world; a rotation turns with all before it.
-            turning = last - 3 if joint.kind == "free" else first
-            path[body, first:turning] = 1.0
-            before[turning:last] = path[body]
-            path[body, first:last] = 1.0
-            owner[first:last] = body
-    for body in range(nb - 1, 0, -1):
-        below[tree.parents[body]] += below[body]
-    return path, before, below, owner
+def _times(inertia: _Inertia, motion: Several) -> Several:
+    xx, yy, zz, xy, xz, yz = inertia.second
+    (a, b, c), moving = motion[:3], motion[3:]
+    turned_by = xx * a + xy * b + xz * c, xy * a + yy * b + yz * c, xz * a + yz * b + zz * c
+    torque = plus(turned_by, cross(inertia.moment, moving))
+    return (*torque, *plus(scaled(inertia.mass, moving), cross(motion[:3], inertia.moment)))
 
 
-def _inertias(constants: Constants, now: Motion) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return mass `[..., nb]`, first moment and second moment of bodies about the common point."""
-    mass = jnp.asarray(constants["mass"])
-    centre = now.position + jnp.einsum("...bij,...bj->...bi", now.matrix, constants["centre"])
-    own = jnp.einsum("...bij,...bjk,...blk->...bil", now.matrix, constants["inertia"], now.matrix)
-    square = jnp.sum(centre * centre, -1)[..., None, None] * jnp.eye(3)
-    shifted = square - centre[..., :, None] * centre[..., None, :]
-    mass = jnp.broadcast_to(mass, centre.shape[:-1])
-    return mass, mass[..., None] * centre, own + mass[..., None, None] * shifted
-
-
-def _times(inertia: tuple[jax.Array, jax.Array, jax.Array], motion: jax.Array) -> jax.Array:
-    mass, moment, second = inertia
-    turning, moving = motion[..., :3], motion[..., 3:]
-    torque = jnp.einsum("...ij,...j->...i", second, turning) + jnp.cross(moment, moving)
-    return jnp.concatenate([torque, mass[..., None] * moving - jnp.cross(moment, turning)], -1)
-
-
-def _cross_motion(velocity: jax.Array, motion: jax.Array) -> jax.Array:
-    w, u, a, b = velocity[..., :3], velocity[..., 3:], motion[..., :3], motion[..., 3:]
-    return jnp.concatenate([jnp.cross(w, a), jnp.cross(w, b) + jnp.cross(u, a)], -1)
-
-
-def _cross_force(velocity: jax.Array, force: jax.Array) -> jax.Array:
-    w, u, t, f = velocity[..., :3], velocity[..., 3:], force[..., :3], force[..., 3:]
-    return jnp.concatenate([jnp.cross(w, t) + jnp.cross(u, f), jnp.cross(w, f)], -1)
-
-
-def _coordinates(tree: Tree, values: Array) -> jax.Array:
-    """Return what `[..., nq]` holds of hinges and slides by degree of freedom, 0 elsewhere."""
-    chosen = np.zeros(tree.nv, int)
-    single = np.zeros(tree.nv)
-    for _, joint in tree.joints:
-        if joint.kind in ("hinge", "slide"):
-            chosen[joint.qvel_index], single[joint.qvel_index] = joint.qpos_index, 1.0
-    return jnp.asarray(values)[..., chosen] * single
-
-
-def _springs(tree: Tree, constants: Constants, qpos: Array, qvel: Array) -> jax.Array:
-    coordinates = _coordinates(tree, qpos)
-    stretched = coordinates - _coordinates(tree, constants["spring"])
-    force = -constants["stiffness"] * stretched - constants["damping"] * qvel
-    moment = constants["tendon_moment"]
-    length, speed = (jnp.einsum("...ti,...i->...t", moment, x) for x in (coordinates, qvel))
-    slack = jnp.clip(length, constants["tendon_low"], constants["tendon_high"])
-    pull = constants["tendon_stiffness"] * (slack - length) - constants["tendon_damping"] * speed
-    return force + jnp.einsum("...ti,...t->...i", moment, pull)
-
-
-def _actuation(
+def _bias(
     tree: Tree,
     constants: Constants,
-    now: Motion,
-    state: tuple[Array, Array, Array, Array],
+    now: Frames,
+    inertia: _Inertia,
+    velocity: Several,
+    v: Rows,
+) -> Several:
+    """Return the forces on bodies `[nb, B]` that hold them to their motion at a = 0."""
+    motion = scaled(v, now.axes)
+    drift = _carried(tree, cross_motion(total(dofs_of(tree).before, *motion), motion))
+    fall = tuple(-g for g in jnp.split(constants["gravity"], 3))
+    moving = (*drift[:3], *plus(drift[3:], fall))
+    momentum = held(_times(inertia, velocity))
+    return plus(_times(inertia, moving), cross_force(velocity, momentum))
+
+
+def _borne(tree: Tree, now: Frames, inertia: _Inertia) -> Several:
+    """Return forces `[nv, B]` that accelerate subtrees with a unit of each degree of freedom."""
+    dofs = dofs_of(tree)
+    parts = total(dofs.below[dofs.owner], inertia.mass, *inertia.moment, *inertia.second)
+    return held(_times(_Inertia(parts[0], parts[1:4], parts[4:]), now.axes))
+
+
+def _columns(tree: Tree, constants: Constants, now: Frames, inertia: _Inertia) -> list[Rows]:
+    """Return rows 0 to k of each column k of the joint-space inertia `[k + 1, B]`."""
+    dofs, force = dofs_of(tree), _borne(tree, now, inertia)
+    columns = []
+    for k in range(tree.nv):
+        above = dofs.path[dofs.owner[k], : k + 1, None].astype(np.float32)
+        column = dot(tuple(f[k] for f in force), tuple(s[: k + 1] for s in now.axes)) * above
+        columns.append(column.at[k].add(constants["armature"][k]))
+    return columns
+
+
+def _lower(tree: Tree, constants: Constants, now: Frames, inertia: _Inertia) -> jax.Array:
+    """Return the lower triangle of the joint-space inertia, the batch first `[B, nv, nv]`."""
+    dofs = dofs_of(tree)
+    force, axes = jnp.stack(_borne(tree, now, inertia)), jnp.stack(now.axes)
+    above = np.tril(dofs.path[dofs.owner]).astype(np.float32)
+    armature = constants["armature"].T[..., None] * np.eye(tree.nv, dtype=np.float32)
+    return jnp.einsum("cib,cjb->bij", force, axes) * above + armature
+
+
+def _solved(tree: Tree, constants: Constants, now: Frames, inertia: _Inertia, right: Rows) -> Rows:
+    """Return accelerations `[nv, B]` at which bodies' inertia is felt as `right`.
+
+    The derivative follows from that condition, not from the way in which it was met.
+    """
+    given = tree, *jax.lax.stop_gradient((constants, now, inertia))
+    if tree.nv <= UNROLLED:
+        dofs = dofs_of(tree)
+        factors = factor(_columns(*given), dofs.descendants)
+
+        def solved(b: Rows) -> Rows:
+            return solve(factors, dofs.ancestors, b)
+
+    else:
+        dense = jax.scipy.linalg.cho_factor(_lower(*given), lower=True)
+
+        def solved(b: Rows) -> Rows:
+            return jax.scipy.linalg.cho_solve(dense, b.T[..., None])[..., 0].T
+
+    def felt(a: Rows) -> Rows:
+        moved = _times(inertia, _carried(tree, scaled(a, now.axes)))
+        return _felt(tree, now, moved) + constants["armature"] * a
+
+    return jax.lax.custom_linear_solve(felt, right, lambda _, b: solved(b), symmetric=True)
+
+
+def _springs(tree: Tree, constants: Constants, coordinates: Rows, v: Rows) -> Rows:
+    stretched = coordinates - total(picks(tree)["dof"], constants["spring"])[0]
+    force = -constants["stiffness"] * stretched - constants["damping"] * v
+    moment = constants["tendon_moment"]
+    if not len(moment):
+        return force
+    length, speed = apply(moment, coordinates), apply(moment, v)
+    slack = jnp.clip(length, constants["tendon_low"], constants["tendon_high"])
+    pull = constants["tendon_stiffness"] * (slack - length) - constants["tendon_damping"] * speed
+    return force + apply(jnp.swapaxes(moment, 0, 1), pull)
+
+
+class _Drive(NamedTuple):
+    """Of actuators on sites: which they are, the force of each by unit and the speed it sees."""
+
+    sites: tuple[int, ...]
+    wrench: Several
+    speed: Rows
+
+
+def _drive(tree: Tree, constants: Constants, now: Frames, velocity: Several) -> _Drive:
+    sites = tuple(i for i, actuator in enumerate(tree.actuators) if actuator.body >= 0)
+    if not sites:
+        return _Drive((), (), jnp.zeros((0, 1)))
+    bodies = [tree.actuators[i].body for i in sites]
+    still = np.array([[float(tree.actuators[i].fixed)] for i in sites], np.float32)
+    frame = pick(bodies, *now.matrix)
+    gear = pick(sites, *split(constants["gear"]))
+    turn = matrix(pick(sites, *split(constants["site_quat"])))
+
+    def seen(vector: Several) -> Several:
+        own = turned(turn, vector)
+        return plus(scaled(still, own), scaled(1.0 - still, turned(frame, own)))
+
+    force, torque = seen(gear[:3]), seen(gear[3:])
+    place = turned(frame, pick(sites, *split(constants["site_pos"])))
+    at = plus(pick(bodies, *now.position), place)
+    wrench = (*plus(torque, cross(at, force)), *force)
+    wrench = held(wrench)
+    return _Drive(sites, wrench, dot(wrench, pick(bodies, *velocity)))
+
+
+def _push(
+    tree: Tree,
+    constants: Constants,
+    drive: _Drive,
+    state: tuple[Rows, Rows, Rows, Rows],
     ahead: Array,
-) -> jax.Array:
-    qpos, qvel, act, control = state
-    total = jnp.zeros_like(jnp.asarray(qvel))
-    if not tree.actuators:
-        return total
-    path = _structure(tree)[0]
-    coordinates = _coordinates(tree, qpos)
-    for i, actuator in enumerate(tree.actuators):
-        moment = constants["moment"][..., i, :]
-        if actuator.body >= 0:
-            moment = _site_moment(constants, now, path[actuator.body], i, actuator)
-        length = jnp.sum(constants["moment"][..., i, :] * coordinates, -1)
-        speed = jnp.sum(moment * qvel, -1)
-        u = control[..., actuator.channel]
-        if actuator.activation >= 0:
-            lag = constants["lag"][..., i]
-            left = jnp.where(lag > 0.0, jnp.exp(-ahead / jnp.where(lag > 0.0, lag, 1.0)), 1.0)
-            u = u + (act[..., actuator.activation] - u) * left
-        gain, bias = constants["gain"][..., i, :], constants["bias"][..., i, :]
-        force = gain[..., 0] + gain[..., 1] * length + gain[..., 2] * speed
-        force = force * u + bias[..., 0] + bias[..., 1] * length + bias[..., 2] * speed
-        force = jnp.clip(force, constants["force_low"][..., i], constants["force_high"][..., i])
-        total = total + moment * force[..., None]
-    return total
+) -> Rows:
+    """Return the forces of actuators `[n, B]`."""
+    coordinates, v, act, control = state
+    length, speed = apply(constants["moment"], coordinates), apply(constants["moment"], v)
+    if drive.sites:
+        place = np.zeros((len(tree.actuators), len(drive.sites)))
+        place[list(drive.sites), np.arange(len(drive.sites))] = 1.0
+        speed = speed + total(place, drive.speed)[0]
+    (u,) = pick([actuator.channel for actuator in tree.actuators], control)
+    filtered = np.array([[float(a.activation >= 0)] for a in tree.actuators], np.float32)
+    if filtered.any():
+        (begun,) = pick([max(actuator.activation, 0) for actuator in tree.actuators], act)
+        lag = constants["lag"]
+        left = jnp.where(lag > 0.0, jnp.exp(-ahead / jnp.where(lag > 0.0, lag, 1.0)), 1.0)
+        u = u + filtered * (begun - u) * left
+    gain, bias = split(constants["gain"]), split(constants["bias"])
+    force = (gain[0] + gain[1] * length + gain[2] * speed) * u
+    force = force + bias[0] + bias[1] * length + bias[2] * speed
+    return jnp.clip(force, constants["force_low"], constants["force_high"])
 
 
-def _site_moment(
-    constants: Constants, now: Motion, path: np.ndarray, index: int, actuator: Actuator
-) -> jax.Array:
-    """Return the generalised force `[..., nv]` of an actuator's unit wrench on a site."""
-    frame = now.matrix[..., actuator.body, :, :]
-    turn = rotation_matrix(constants["site_quat"][..., index, :])
-    turn = turn if actuator.fixed else frame @ turn
-    gear = constants["gear"][..., index, :]
-    force, torque = ((turn @ gear[..., part, None])[..., 0] for part in (_FORCE, _TORQUE))
-    place = (frame @ constants["site_pos"][..., index, :, None])[..., 0]
-    at = now.position[..., actuator.body, :] + place
-    force = jnp.broadcast_to(force, at.shape)
-    wrench = jnp.concatenate([torque + jnp.cross(at, force), force], -1)
-    return jnp.asarray(path) * jnp.einsum("...ik,...k->...i", now.axes, wrench)
+def _pushed(tree: Tree, drive: _Drive, push: Rows, force: Several) -> Several:
+    """Return forces on bodies less what actuators apply to them."""
+    if not drive.sites:
+        return force
+    applied = scaled(pick(drive.sites, push)[0], drive.wrench)
+    place = np.zeros((len(tree.parents), len(drive.sites)))
+    place[[tree.actuators[i].body for i in drive.sites], np.arange(len(drive.sites))] = -1.0
+    return plus(force, total(place, *applied))
