@@ -75,9 +75,9 @@ class FitSettings:
     steps: int = 9_000
     batch: int = 256
     learning_rate: float = 1e-2
-    fine_steps: int = 500
+    fine_steps: int = 1_000
     fine_batch: int = 64
-    fine_horizon: int = 10
+    fine_horizon: int = 25
     fine_rate: float = 2e-4
     equations: bool = False
     calibrated_horizon: int = 50
