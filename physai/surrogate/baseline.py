@@ -45,7 +45,7 @@ def linear_surrogate(layout: Layout, known: Known | None, training: Episodes) ->
     return Surrogate(
         parameters={"hidden": {}, "readout": readout},
         normaliser=normaliser,
-        bounds=fit_bounds(layout, training),
+        bounds=fit_bounds(layout, known, training),
         calibration=uncalibrated(layout),
         domain=fit_domain(np.asarray(x), np.asarray(x), training.length),
         layout=layout,

@@ -10,6 +10,7 @@ is left where it is, and may come back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,9 @@ import numpy as np
 
 from physai.rollout.dataset import Episodes
 from physai.state import State
-from physai.surrogate.features import Layout, to_body, to_world
+from physai.surrogate.features import Layout, to_body
+from physai.surrogate.known import Known
+from physai.surrogate.prior import centred
 
 MARGIN = 0.1
 """Share of a range's width. Of a hopper and a half-cheetah it takes the error after 50 periods from
@@ -40,11 +43,15 @@ class Bounds:
     velocity_high: jax.Array
 
 
-def fit_bounds(layout: Layout, training: Episodes) -> Bounds:
-    """Return the ranges of the training states, `MARGIN` wider at both ends."""
+def fit_bounds(layout: Layout, known: Known | None, training: Episodes) -> Bounds:
+    """Return the ranges of the training states, `MARGIN` wider at both ends.
+
+    Velocities are those of the targets: of mass centres where the layout has them.
+    """
     valid = np.arange(training.states.time.shape[1]) <= training.length[:, None]
-    qpos, qvel = training.states.qpos[valid], training.states.qvel[valid]
-    velocity = np.asarray(to_body(layout, qpos, qvel))
+    states = jax.tree.map(lambda leaf: leaf[valid], training.states)
+    seen = jax.jit(partial(centred, layout, known))(states)
+    velocity, qpos = np.asarray(to_body(layout, seen.qpos, seen.qvel)), states.qpos
     qpos_index, qvel_index = _bounded(layout)
     low, high = np.full(layout.nv, -np.inf), np.full(layout.nv, np.inf)
     low[qvel_index], high[qvel_index] = _wider(qpos[:, qpos_index])
@@ -58,23 +65,29 @@ def unbounded(nv: int) -> Bounds:
     return Bounds(-wide, wide, -wide, wide)
 
 
-def within(layout: Layout, bounds: Bounds, before: State, after: State) -> State:
-    """Return the state `[...]` that follows `before`, kept within bounds."""
-    start, end = (to_body(layout, s.qpos, s.qvel) for s in (before, after))
-    low, high = jnp.minimum(bounds.velocity_low, start), jnp.maximum(bounds.velocity_high, start)
-    velocity = to_world(layout, after.qpos, jnp.clip(end, low, high))
+def slowed(layout: Layout, bounds: Bounds, state: State, targets: jax.Array) -> jax.Array:
+    """Return targets `[..., nt]` that lead to velocities within bounds."""
+    velocity = to_body(layout, state.qpos, state.qvel)
+    residual, change, lag = jnp.split(targets, [layout.nv, 2 * layout.nv], axis=-1)
+    low = jnp.minimum(bounds.velocity_low - velocity, 0.0)
+    high = jnp.maximum(bounds.velocity_high - velocity, 0.0)
+    return jnp.concatenate([residual, jnp.clip(change, low, high), lag], axis=-1)
+
+
+def stopped(layout: Layout, bounds: Bounds, before: State, after: State) -> State:
+    """Return the state `[...]` that follows `before`, its positions within bounds."""
     qpos_index, qvel_index = _bounded(layout)
     if not len(qpos_index):
-        return after.replace(qvel=velocity)
+        return after
     at, reached = before.qpos[..., qpos_index], after.qpos[..., qpos_index]
     low = jnp.minimum(bounds.position_low[qvel_index], at)
     high = jnp.maximum(bounds.position_high[qvel_index], at)
-    rate = velocity[..., qvel_index]
+    rate = after.qvel[..., qvel_index]
     rate = jnp.where(reached < low, jnp.maximum(rate, 0.0), rate)
     rate = jnp.where(reached > high, jnp.minimum(rate, 0.0), rate)
     return after.replace(
         qpos=after.qpos.at[..., qpos_index].set(jnp.clip(reached, low, high)),
-        qvel=velocity.at[..., qvel_index].set(rate),
+        qvel=after.qvel.at[..., qvel_index].set(rate),
     )
 
 

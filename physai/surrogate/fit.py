@@ -148,7 +148,7 @@ def fit_ensemble(
         if start is not None
         else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
         normaliser=normaliser,
-        bounds=fit_bounds(layout, training),
+        bounds=fit_bounds(layout, known, training),
         calibration=uncalibrated(layout),
         domain=fit_domain(
             np.asarray(x),

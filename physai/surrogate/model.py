@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from physai.state import Array, State, difference
-from physai.surrogate.bounds import Bounds, within
+from physai.surrogate.bounds import Bounds, slowed, stopped
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, advance, inputs
 from physai.surrogate.known import Known
@@ -227,8 +227,8 @@ class Surrogate:
 
     def _advanced(self, state: State, targets: jax.Array) -> State:
         seen = centred(self.layout, self.known, state)
-        after = uncentred(self.layout, self.known, advance(self.layout, seen, targets))
-        return within(self.layout, self.bounds, state, after)
+        after = advance(self.layout, seen, slowed(self.layout, self.bounds, seen, targets))
+        return stopped(self.layout, self.bounds, state, uncentred(self.layout, self.known, after))
 
     def _given(self, action: Array, disturbance: Array | None) -> Array:
         if disturbance is None:
