@@ -13,7 +13,7 @@ extern "C" {
 #define PHYSAI_POLICY_NAME "quadrotor"
 #define PHYSAI_POLICY_VERSION 1 /* of this interface */
 #define PHYSAI_POLICY_CONTENT \
-    "sha256:856e12b4ab04348687ece7bc810e60e22d790a5c9493f523357e9707c37c80ff"
+    "sha256:5e56f3beba3e717cca7a6d5a7fdc83b06eab1a22f55d80734075df692d7bcece"
 #define PHYSAI_POLICY_RATE_HZ 50.0f
 #define PHYSAI_POLICY_OBSERVATIONS 19
 #define PHYSAI_POLICY_ACTIONS 4
