@@ -180,3 +180,29 @@ def _zero_state(plant: Plant) -> State:
     return State(
         data.qpos, data.qvel, data.act, np.zeros(()), np.zeros(4), plant.nominal.astype(np.float32)
     )
+
+
+def test_limits_show_how_far_they_are_exceeded_now_and_at_the_end_of_the_period() -> None:
+    plant = load_plant("hopper")
+    layout = layout_of(plant, Symmetry())
+    limited = np.flatnonzero(plant.model.jnt_limited)
+    assert [limit.qpos_index for limit in layout.limits] == list(plant.model.jnt_qposadr[limited])
+    names = [channel.name for channel in input_channels(layout, plant)]
+    first = layout.limits[0]
+    joint = plant.model.joint(int(limited[0])).name
+    now, ahead = (names.index(f"{joint}.beyond_limit{end}") for end in ("", "_ahead"))
+    state = State(
+        qpos=np.zeros((3, layout.nq), np.float32),
+        qvel=np.zeros((3, layout.nv), np.float32),
+        act=np.zeros((3, layout.na), np.float32),
+        time=np.zeros(3, np.float32),
+        command=np.zeros((3, 0), np.float32),
+        design=np.tile([v.nominal for v in plant.design], (3, 1)).astype(np.float32),
+    )
+    middle, h = 0.5 * (first.low + first.high), layout.control_period
+    state.qpos[:, first.qpos_index] = middle, first.high + 0.2, first.low
+    state.qvel[:, first.qvel_index] = 0.0, -0.1 / h, -0.3 / h
+    raw = np.asarray(inputs(layout, state, np.zeros((3, plant.nu)), np.zeros((3, layout.nw))))
+    assert raw.shape == (3, len(names))
+    np.testing.assert_allclose(raw[:, now], [0.0, -0.2, 0.0], atol=1e-6)
+    np.testing.assert_allclose(raw[:, ahead], [0.0, -0.1, 0.3], atol=1e-6)
