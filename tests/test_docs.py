@@ -375,7 +375,8 @@ def test_the_spec_sheet_has_the_checks_and_the_reason_of_each_tolerance(plant: s
     for row, check in zip(rows, checks, strict=True):
         assert row["unit"] == check.unit and row["reason of the tolerance"]
         assert float(row["closed form"]) == pytest.approx(check.expected, rel=1e-5)
-        assert float(row["tolerance"]) == check.tolerance
+        # Another processor's libm may round the last digit of a tolerance otherwise.
+        assert float(row["tolerance"]) == pytest.approx(check.tolerance, rel=1e-9)
 
 
 def _numbers(row: dict[str, str], first: str) -> dict[str, Any]:
