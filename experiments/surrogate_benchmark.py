@@ -57,6 +57,8 @@ PLANTS = (*SMOOTH, "cartpole", *CONTACT)
 TIMED = ("physai", "mbrl", "recurrent")
 HORIZONS = (1, 10, 50)
 STEPS = {"train": 100_000, "calibration": 20_000}
+STRAYED = 100.0
+"""Times the motion: the error of a flight that is farther off, or no number any more."""
 PEERS = Path(__file__).parent / "peers"
 
 
@@ -202,9 +204,8 @@ def compete(settings: Settings, sets: Sets, competitor: str, budget: float) -> d
             rmse = persistence(joints, true)
         else:
             error = np.asarray(difference(joints, flights[name], true[1:]))
-            # A flight that is no number any more is as wrong as a hundred times the motion.
-            error = np.where(np.isfinite(error), error, 100.0 * np.nan_to_num(scale)[:, None])
-            error = np.clip(error, -100.0 * scale[:, None], 100.0 * scale[:, None])
+            most = STRAYED * scale[:, None]
+            error = np.clip(np.where(np.isfinite(error), error, most), -most, most)
             rmse = np.sqrt(np.mean(np.square(error), axis=1))
         errors |= {f"{prefix}_{h}": rms(rmse[h - 1] / scale[h - 1]) for h in HORIZONS}
     return {

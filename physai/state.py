@@ -66,16 +66,18 @@ class State:
 
 def quaternion_multiply(a: Array, b: Array) -> jax.Array:
     """Return the Hamilton product `a * b`, both `[..., 4]`."""
-    aw, ax, ay, az = jnp.moveaxis(jnp.asarray(a), -1, 0)
-    bw, bx, by, bz = jnp.moveaxis(jnp.asarray(b), -1, 0)
-    return jnp.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        axis=-1,
+    left, right = (tuple(jnp.moveaxis(jnp.asarray(q), -1, 0)) for q in (a, b))
+    return jnp.stack(hamilton_product(left, right), axis=-1)
+
+
+def hamilton_product(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[jax.Array, ...]:
+    """Return the components (w, x, y, z) of the product of quaternions given by theirs."""
+    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
+    return (
+        aw * bw - ax * bx - ay * by - az * bz,
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
     )
 
 
@@ -86,8 +88,13 @@ def quaternion_conjugate(q: Array) -> jax.Array:
 
 def rotation_matrix(q: Array) -> jax.Array:
     """Return the matrices `[..., 3, 3]` of unit quaternions `[..., 4]`, body to world frame."""
-    w, x, y, z = jnp.moveaxis(jnp.asarray(q), -1, 0)
-    entries = [
+    entries = rotation_entries(*jnp.moveaxis(jnp.asarray(q), -1, 0))
+    return jnp.stack(entries, axis=-1).reshape(*entries[0].shape, 3, 3)
+
+
+def rotation_entries(w: Array, x: Array, y: Array, z: Array) -> tuple[jax.Array, ...]:
+    """Return the nine entries, row by row, of the matrices of unit quaternions."""
+    return (
         1.0 - 2.0 * (y * y + z * z),
         2.0 * (x * y - w * z),
         2.0 * (x * z + w * y),
@@ -97,8 +104,7 @@ def rotation_matrix(q: Array) -> jax.Array:
         2.0 * (x * z - w * y),
         2.0 * (y * z + w * x),
         1.0 - 2.0 * (x * x + y * y),
-    ]
-    return jnp.stack(entries, axis=-1).reshape(*w.shape, 3, 3)
+    )
 
 
 def rotate(q: Array, v: Array) -> jax.Array:

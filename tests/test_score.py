@@ -13,6 +13,7 @@ from masses import SPRING, episodes_of, machine
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import check_chain, read_json
+from physai.report.score import sentences
 from physai.rollout.dataset import Dataset, Episodes
 from physai.state import State
 from physai.surrogate.baseline import linear_surrogate
@@ -153,6 +154,23 @@ def test_the_certificate_stands_in_the_card(card: dict) -> None:
     assert found["flights"] == 64 and found["recorded"] == 120
     assert found["statement"].startswith("With 95% confidence, at least 95% of flights")
     assert f"for {found['steps']} steps" in found["statement"]
+
+
+def test_the_domain_tells_its_rates(
+    card: dict, spring: tuple[Plant, Dataset, Path], rough: Surrogate, test_set: Episodes
+) -> None:
+    state = test_set.states
+    before = np.arange(test_set.actions.shape[1]) < test_set.length[:, None]
+    raw = rough.raw_inputs(
+        jax.tree.map(lambda x: x[:, :-1][before], state),
+        test_set.actions[before],
+        test_set.disturbances[before],
+    )
+    alarms = np.mean(np.asarray(rough.domain.score(raw)) > 1.0)
+    assert card["domain"]["false_alarms"] == pytest.approx(alarms, abs=1e-6)
+    assert card["domain"]["inputs"] == card["domain"]["beyond"] == test_set.length.sum()
+    assert card["domain"]["auc"] > 0.95 and card["domain"]["misses"] < 0.1
+    assert any("false alarms" in sentence for sentence in sentences(card))
 
 
 def test_a_misspelt_channel_is_refused_before_anything_is_flown(

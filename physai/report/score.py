@@ -13,6 +13,8 @@ def sentences(card: Mapping[str, Any]) -> list[str]:
     said = []
     if card["horizon_certificate"] is not None:
         said.append(card["horizon_certificate"]["statement"])
+    if card["domain"]["auc"] is not None:
+        said.append(_domain(card["domain"]))
     if card["energy"] is not None:
         said.append(_energy(card))
     for left in card["too_long"]:
@@ -25,6 +27,15 @@ def sentences(card: Mapping[str, Any]) -> list[str]:
             "the errors, counted as outside of the interval."
         )
     return said
+
+
+def _domain(rates: Mapping[str, Any]) -> str:
+    return (
+        f"The operating domain calls {percent(rates['false_alarms'], up=True)} of the test inputs "
+        f"outside (false alarms), and misses {percent(rates['misses'], up=True)} of those with a "
+        "channel pushed out of its range by 10 to 50% of the range's width (area under the ROC "
+        f"curve {number(rates['auc'])})."
+    )
 
 
 def _energy(card: Mapping[str, Any]) -> str:

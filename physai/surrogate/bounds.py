@@ -23,8 +23,7 @@ from physai.surrogate.known import Known
 from physai.surrogate.prior import centred
 
 MARGIN = 0.1
-"""Share of a range's width. Of a hopper and a half-cheetah it takes the error after 50 periods from
-44 to 31% and from 509 to 69% (0.02 for positions), or to 44 and 74% (0.25 for velocities)."""
+"""Share of a range's width (experiments/results/surrogate_parts.csv)."""
 
 
 @jax.tree_util.register_dataclass
@@ -43,8 +42,10 @@ class Bounds:
     velocity_high: jax.Array
 
 
-def fit_bounds(layout: Layout, known: Known | None, training: Episodes) -> Bounds:
-    """Return the ranges of the training states, `MARGIN` wider at both ends.
+def fit_bounds(
+    layout: Layout, known: Known | None, training: Episodes, margin: float = MARGIN
+) -> Bounds:
+    """Return the ranges of the training states, a margin of their width wider at both ends.
 
     Velocities are those of the targets: of mass centres where the layout has them.
     """
@@ -52,10 +53,10 @@ def fit_bounds(layout: Layout, known: Known | None, training: Episodes) -> Bound
     states = jax.tree.map(lambda leaf: leaf[valid], training.states)
     seen = jax.jit(partial(centred, layout, known))(states)
     velocity, qpos = np.asarray(to_body(layout, seen.qpos, seen.qvel)), states.qpos
-    qpos_index, qvel_index = _bounded(layout)
+    qpos_index, qvel_index = _indices(layout)
     low, high = np.full(layout.nv, -np.inf), np.full(layout.nv, np.inf)
-    low[qvel_index], high[qvel_index] = _wider(qpos[:, qpos_index])
-    ends = (low, high, *_wider(velocity))
+    low[qvel_index], high[qvel_index] = _wider(qpos[:, qpos_index], margin)
+    ends = (low, high, *_wider(velocity, margin))
     return Bounds(*(jnp.asarray(end, jnp.float32) for end in ends))
 
 
@@ -76,7 +77,7 @@ def slowed(layout: Layout, bounds: Bounds, state: State, targets: jax.Array) -> 
 
 def stopped(layout: Layout, bounds: Bounds, before: State, after: State) -> State:
     """Return the state `[...]` that follows `before`, its positions within bounds."""
-    qpos_index, qvel_index = _bounded(layout)
+    qpos_index, qvel_index = _indices(layout)
     if not len(qpos_index):
         return after
     at, reached = before.qpos[..., qpos_index], after.qpos[..., qpos_index]
@@ -91,19 +92,11 @@ def stopped(layout: Layout, bounds: Bounds, before: State, after: State) -> Stat
     )
 
 
-def _bounded(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return where in qpos and qvel those positions are that the dynamics depend on."""
-    found: list[tuple[int, int]] = []
-    for joint in layout.joints:
-        i, j = joint.qpos_index, joint.qvel_index
-        if joint.kind == "free":
-            found += [(i + k, j + k) for k, a in enumerate("xyz") if a in layout.position_axes]
-        elif joint.kind != "ball" and i not in (*layout.idle, *layout.turns):
-            found.append((i, j))
-    indices = np.array(found, int).reshape(-1, 2)
+def _indices(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    indices = np.array(layout.positions, int).reshape(-1, 2)
     return indices[:, 0], indices[:, 1]
 
 
-def _wider(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wider(values: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
     low, high = values.min(0), values.max(0)
-    return low - MARGIN * (high - low), high + MARGIN * (high - low)
+    return low - margin * (high - low), high + margin * (high - low)

@@ -103,6 +103,21 @@ class Layout:
         """Number of targets, 2 nv + na."""
         return 2 * self.nv + self.na
 
+    @property
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """Where in qpos and qvel those translations and angles are that have a range.
+
+        Without those that the dynamics do not depend on, and angles that may turn on and on.
+        """
+        found: list[tuple[int, int]] = []
+        for joint in self.joints:
+            i, j = joint.qpos_index, joint.qvel_index
+            if joint.kind == "free":
+                found += [(i + k, j + k) for k, a in enumerate("xyz") if a in self.position_axes]
+            elif joint.kind != "ball" and i not in (*self.idle, *self.turns):
+                found.append((i, j))
+        return tuple(found)
+
 
 def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
     """Return the layout of a plant, given what the numeric symmetry tests found."""

@@ -165,12 +165,8 @@ def fit_ensemble(
         jnp.asarray(training.disturbances),
         jnp.asarray(training.length),
     )
-    changes = normaliser.target_std
-    if known is not None:
-        plain = replace(layout, centred=(), equations=False)
-        changes = normaliser_of(plain, None, training, *transitions(plain, training)).target_std
     surrogate, losses = _train(
-        surrogate, data, windows, changes, settings, key, checkpoints or Checkpoints(None), progress
+        surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress
     )
     progress("calibrate", 0, 1)
     intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
@@ -256,7 +252,6 @@ def _train(
     surrogate: Surrogate,
     data: tuple[jax.Array, jax.Array],
     windows: Windows,
-    changes: jax.Array,
     settings: FitSettings,
     key: jax.Array,
     checkpoints: Checkpoints,
@@ -269,7 +264,7 @@ def _train(
     one_step, fine = muon(rate), optax.adam(fine_rate)
     stages = (
         ("fit", settings.steps, one_step, _one_step_loss(surrogate, settings), data),
-        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings, changes), windows),
+        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings), windows),
     )
     parameters, losses = surrogate.parameters, {}
     for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
@@ -331,9 +326,9 @@ def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
     return loss
 
 
-def _fine_loss(surrogate: Surrogate, settings: FitSettings, changes: jax.Array) -> Callable:
-    """Autoregressive error, each channel in units of its `changes [nt]` in a step."""
+def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
     layout, horizon = surrogate.layout, settings.fine_horizon
+    changes = surrogate.normaliser.target_std
     velocity = changes[layout.nv : 2 * layout.nv]
     position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
     scale = _positive(jnp.concatenate([position, changes[layout.nv :]]))

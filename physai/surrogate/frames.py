@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from physai.state import hamilton_product
 from physai.surrogate.rows import (
     Rows,
     Several,
@@ -22,7 +23,6 @@ from physai.surrogate.rows import (
     matrix,
     pick,
     plus,
-    product,
     scaled,
     split,
     total,
@@ -141,9 +141,9 @@ def _turns(tree: Tree, fixed: Fixed, qpos: jax.Array, moved: Rows) -> Several:
         picked = total(picks(tree)["turn"].reshape(-1, tree.nq), qpos)[0]
         still = 1.0 - links.are("free", "ball")
         joint = plus((cosine * still, *joint[1:]), tuple(jnp.split(picked, 4)))
-    turns, carrier = held(product(fixed.between, joint)), links.before
+    turns, carrier = held(hamilton_product(fixed.between, joint)), links.before
     # Of twice as many links on the way from the world each time. The world carries itself.
     while carrier.any():
-        turns = held(product(total(np.eye(len(carrier))[carrier], *turns), turns))
+        turns = held(hamilton_product(total(np.eye(len(carrier))[carrier], *turns), turns))
         carrier = carrier[carrier]
     return turns

@@ -119,20 +119,11 @@ def periods_of(episodes: Episodes) -> Periods:
 
 
 def channels(layout: Layout) -> tuple[tuple[str, int], ...]:
-    """Return the physical channels, as field and index in it.
-
-    Left out: positions that do not matter, attitudes, and angles that may turn on and on.
-    """
-    found = []
-    for joint in layout.joints:
-        i = joint.qpos_index
-        if joint.kind == "free":
-            found += [("qpos", i + k) for k, a in enumerate("xyz") if a in layout.position_axes]
-        elif joint.kind != "ball" and i not in (*layout.idle, *layout.turns):
-            found.append(("qpos", i))
+    """Return the physical channels, as field and index in it; of qpos those that have a range."""
     sizes = {"qvel": layout.nv, "act": layout.na, "design": layout.nd}
     sizes |= {"actions": layout.nu, "disturbances": layout.nw}
-    return (*found, *((name, i) for name, size in sizes.items() for i in range(size)))
+    positions = (("qpos", i) for i, _ in layout.positions)
+    return (*positions, *((name, i) for name, size in sizes.items() for i in range(size)))
 
 
 def ranges_of(layout: Layout, given: Periods) -> Ranges:
@@ -154,7 +145,10 @@ def excess(layout: Layout, given: Periods, ranges: Ranges) -> np.ndarray:
 def pushed(layout: Layout, given: Periods, ranges: Ranges, seed: int) -> Periods:
     """Return control periods, each with one channel pushed out of its range, at either end."""
     rng, count = np.random.default_rng(seed), len(given.actions)
-    chosen = rng.choice(np.flatnonzero(np.isfinite(ranges.width)), count)
+    moving = np.flatnonzero(np.isfinite(ranges.width))
+    if not len(moving):
+        return jax.tree.map(lambda x: x[:0], given)
+    chosen = rng.choice(moving, count)
     far = rng.uniform(*PUSHED, count) * ranges.width[chosen]
     up = rng.random(count) < 0.5
     values = np.where(up, ranges.high[chosen] + far, ranges.low[chosen] - far)

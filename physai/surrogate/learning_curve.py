@@ -27,10 +27,9 @@ from physai.rollout.dataset import Dataset, Episodes
 from physai.settings import check_whole
 from physai.surrogate.calibration import open_loop
 from physai.surrogate.checkpoint import Checkpoints
-from physai.surrogate.features import Layout, layout_of
+from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.forecast import forecast, statement
-from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.release import fit_inputs, join
@@ -163,7 +162,15 @@ def _points(
             order = np.random.default_rng((seed, repeat)).permutation(count)
             part = _part(training, np.sort(order[: round(share * count)]))
             checkpoints = Checkpoints(place, job)
-            one = _fitted(layout, known, part, calibration, settings, seed + repeat, checkpoints)
+            one, _ = fit_ensemble(
+                layout,
+                part,
+                calibration,
+                settings.fit,
+                seed + repeat,
+                checkpoints,
+                known=known,
+            )
             error = _nrmse(one, test, settings.horizon)
             done = [{"repeat": repeat, "episodes": len(part.length), "nrmse": error}]
             write_json(place.with_suffix(".json"), {"identity": job, "points": done})
@@ -171,21 +178,6 @@ def _points(
         points += done
     progress("forecast", len(jobs), len(jobs))
     return points
-
-
-def _fitted(
-    layout: Layout,
-    known: Known | None,
-    training: Episodes,
-    calibration: Episodes,
-    settings: ForecastSettings,
-    seed: int,
-    checkpoints: Checkpoints,
-) -> Surrogate:
-    fitted, _ = fit_ensemble(
-        layout, training, calibration, settings.fit, seed, checkpoints, known=known
-    )
-    return fitted
 
 
 def _part(episodes: Episodes, rows: np.ndarray) -> Episodes:

@@ -138,7 +138,7 @@ def write_score(
         surrogate: folder of the surrogate.
         data: datasets; episodes are numbered through them in this order.
         folder: of the report card.
-        seed: recorded in the manifest; scoring draws nothing.
+        seed: of the inputs that are pushed out of the operating domain.
         progress: called as scoring goes on.
         settings: what to score.
 
@@ -154,7 +154,7 @@ def write_score(
     if training.length.sum() > learned.architecture.inputs:  # else there is nothing to regress on
         ridge = linear_surrogate(learned.layout, learned.known, training)
     progress("score", 1, 2)
-    card = score(learned, plant, test, settings, ridge)
+    card = score(learned, plant, test, settings, ridge, seed)
     with atomic_folder(folder) as temporary:
         write_json(temporary / "score.json", card)
         write_manifest(temporary, "score", score_inputs(surrogate, data), settings, seed)

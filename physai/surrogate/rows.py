@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from physai.state import rotation_entries
+
 Rows = jax.Array
 """`[n, B]`"""
 Several = tuple[Rows, ...]
@@ -93,31 +95,9 @@ def cross_force(v: Several, f: Several) -> Several:
     return (*plus(cross(v[:3], f[:3]), cross(v[3:], f[3:])), *cross(v[:3], f[3:]))
 
 
-def product(a: Several, b: Several) -> Several:
-    """Return the Hamilton product of quaternions (w, x, y, z)."""
-    (aw, ax, ay, az), (bw, bx, by, bz) = a, b
-    return (
-        aw * bw - ax * bx - ay * by - az * bz,
-        aw * bx + ax * bw + ay * bz - az * by,
-        aw * by - ax * bz + ay * bw + az * bx,
-        aw * bz + ax * by - ay * bx + az * bw,
-    )
-
-
 def matrix(q: Several) -> Several:
     """Return rotation matrices of unit quaternions, body to world frame."""
-    w, x, y, z = q
-    return (
-        1.0 - 2.0 * (y * y + z * z),
-        2.0 * (x * y - w * z),
-        2.0 * (x * z + w * y),
-        2.0 * (x * y + w * z),
-        1.0 - 2.0 * (x * x + z * z),
-        2.0 * (y * z - w * x),
-        2.0 * (x * z - w * y),
-        2.0 * (y * z + w * x),
-        1.0 - 2.0 * (x * x + y * y),
-    )
+    return rotation_entries(*q)
 
 
 def turned(m: Several, v: Several) -> Several:

@@ -18,6 +18,7 @@ from physai.surrogate.alone import flown_alone
 from physai.surrogate.calibration import fly_beside, window_starts, windows
 from physai.surrogate.contact import contact_split
 from physai.surrogate.energy import energy_drift
+from physai.surrogate.guard import domain_rates
 from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.spread import channel_spread, rms
@@ -59,6 +60,7 @@ def score(
     episodes: Episodes,
     settings: ScoreSettings | None = None,
     ridge: Surrogate | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Compare open-loop predictions with the true simulator's record.
 
@@ -76,6 +78,7 @@ def score(
         settings: what to score.
         ridge: `physai.surrogate.baseline.linear_surrogate` of the training episodes, to compare
             with (None: the card has no such baseline).
+        seed: of the inputs that are pushed out of the operating domain.
 
     Returns:
         JSON-ready numbers, as docs/reference-formats.md describes them. A number is None where
@@ -123,6 +126,7 @@ def score(
             plant, episodes, episode[~lost], start[~lost], kept.error, scale, horizons
         ),
         "worst": _worst(plant, error, scale, episode, start),
+        "domain": {k: _finite(v) for k, v in domain_rates(surrogate, episodes, seed=seed).items()},
         "energy": energy_drift(surrogate, plant, episodes, horizons),
         "horizon_certificate": horizon_certificate(surrogate, plant, episodes, tolerance, scale)
         if tolerance

@@ -61,7 +61,7 @@ def score_verb(
         dataset: one or more dataset folders.
         out: folder of the report card.
         settings: what to score, and the tolerance of the horizon certificate.
-        seed: recorded in the manifest; scoring draws nothing.
+        seed: of the inputs that are pushed out of the operating domain.
         json: print JSON to stdout.
     """
     machine = load_plant(plant)

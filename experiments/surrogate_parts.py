@@ -1,0 +1,133 @@
+"""What does each part of the fit give, taken away from the whole?
+
+For every plant the same data and settings, one part changed: the loss, joint limits as inputs, the
+length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). Then
+open-loop errors on held-out episodes, and on a second set that was shaken twice as hard. A flight
+whose error exceeds 100 times the motion counts as that.
+
+    python experiments/surrogate_parts.py --plants hopper     # some minutes each
+    python experiments/surrogate_parts.py --smoke             # seconds, and no file
+
+Data are those of `surrogate_benchmark.py`. A plant that has its rows is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import surrogate_benchmark as benchmark
+import table
+import tyro
+
+from physai.plant import load_plant
+from physai.state import difference
+from physai.surrogate import fit
+from physai.surrogate.bounds import MARGIN, fit_bounds, unbounded
+from physai.surrogate.features import Layout
+from physai.surrogate.fit import FitSettings, fit_ensemble
+from physai.surrogate.known import Known
+from physai.surrogate.model import Surrogate
+from physai.surrogate.prior import prior
+from physai.surrogate.score import HORIZONS
+from physai.surrogate.spread import channel_spread, rms
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compare."""
+
+    plants: tuple[str, ...] = ("hopper", "halfcheetah", "quadrotor")
+    """Names of shipped plants."""
+    seed: int = 0
+    """Of data, weights and batches."""
+    members: int = 2
+    """Of the ensembles."""
+    steps: int = 4_500
+    """Optimiser steps of one-step training."""
+    data: Path = Path("runs/surrogate_benchmark")
+    """Where the datasets are kept."""
+    out: Path = Path(__file__).parent / "results" / "surrogate_parts.csv"
+    """The table."""
+    smoke: bool = False
+    """One plant, little data, no file."""
+
+
+def main(settings: Settings) -> None:
+    """Compare, and write a row a variant."""
+    rows = [] if settings.smoke else table.read(settings.out)
+    if settings.smoke:
+        settings = replace(settings, plants=("quadrotor",), steps=250, data=settings.data / "smoke")
+    done = {(row["plant"], int(row["seed"])) for row in rows}
+    for name in settings.plants:
+        if (name, settings.seed) in done:
+            continue
+        where = benchmark.Settings(data=settings.data, smoke=settings.smoke)
+        sets = benchmark.Sets(where, load_plant(name), settings.seed)
+        for variant, surrogate in variants(settings, sets):
+            row = {"plant": name, "seed": settings.seed, "variant": variant}
+            row |= {"members": settings.members, "steps": settings.steps}
+            rows.append({**table.here(), "jax": jax.__version__, **row, **errors(surrogate, sets)})
+            print({k: v for k, v in rows[-1].items() if k in row or "_" in k}, flush=True)
+        if not settings.smoke:
+            table.write(settings.out, rows)
+
+
+def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Surrogate]]:
+    """Fit what is compared, one after the other."""
+    layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=False)
+    chosen = FitSettings(members=settings.members, steps=settings.steps)
+    if settings.smoke:
+        chosen = replace(chosen, fine_steps=0)
+
+    def fitted(layout: Layout, known: Known | None, chosen: FitSettings = chosen) -> Surrogate:
+        data = sets.training, sets.validation
+        return fit_ensemble(layout, *data, chosen, settings.seed, known=known)[0]
+
+    whole = fitted(layout, known)
+    yield "whole", whole
+    yield "without bounds", replace(whole, bounds=unbounded(layout.nv))
+    for margin in (0.2 * MARGIN, 5.0 * MARGIN):
+        bounds = fit_bounds(layout, known, sets.training, margin)
+        yield f"bounds {margin:g} wider", replace(whole, bounds=bounds)
+    if layout.limits:
+        yield "without joint limits", fitted(replace(layout, limits=()), known)
+    with patch.object(fit, "_log_error", squared):
+        yield "mean squared error", fitted(layout, known)
+    if not settings.smoke:
+        yield "without fine-tuning", fitted(layout, known, replace(chosen, fine_steps=0))
+
+
+def squared(square: jax.Array, counted: jax.Array) -> jax.Array:
+    """Return the logarithm of the mean of squared errors `[n]`, in place of the mean of theirs."""
+    return jnp.log(jnp.sum(counted * square) / jnp.maximum(jnp.sum(counted), 1))
+
+
+def errors(surrogate: Surrogate, sets: benchmark.Sets) -> dict[str, Any]:
+    """Return the errors by set and horizon, and deciles of the flights' errors at the last."""
+    found: dict[str, Any] = {}
+    joints = surrogate.layout.joints
+    for name, prefix in (("test", "nrmse"), ("beyond", "beyond")):
+        windows = getattr(sets, name)
+        true = windows[0]
+        scale = channel_spread(joints, true)[:, None]
+        error = np.asarray(difference(joints, benchmark.fly(surrogate, windows), true[1:])) / scale
+        most = benchmark.STRAYED
+        error = np.clip(np.nan_to_num(error, nan=most), -most, most)
+        error = np.where(np.isnan(scale), np.nan, error)
+        by_flight = np.sqrt(np.nanmean(np.square(error), axis=-1))
+        found |= {f"{prefix}_{h}": rms(by_flight[h - 1]) for h in HORIZONS[:3]}
+        if name == "test":
+            deciles = np.quantile(by_flight[HORIZONS[2] - 1], (0.5, 0.9))
+            found |= dict(zip(("median_50", "decile_9_50"), map(float, deciles), strict=True))
+    return found
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
