@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
+from pages import table
 
 import physai
 from physai import verbs
@@ -33,7 +34,7 @@ from physai.control.policy import init_policy
 from physai.export.c99 import policy_header, policy_source
 from physai.export.compiled import run_compiler
 from physai.export.contract import Contract
-from physai.plant import load_plant, plant_names
+from physai.plant import load_plant
 from physai.task import load_task
 
 ROOT = Path(__file__).parents[1]
@@ -295,99 +296,6 @@ def test_the_reference_has_every_option_of_the_settings(settings: type) -> None:
     words = re.findall("[A-Z][a-z]+", settings.__name__)
     title = words[0] if words[0] == "Conditions" else f"{words[0]} settings"
     assert documented(title) == options_of(settings)[0]
-
-
-# Spec sheets
-
-
-def table(page: Path, column: str) -> list[dict[str, str]]:
-    """Return the rows of all tables of a page that have this column."""
-    rows: list[dict[str, str]] = []
-    head: list[str] = []
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("|"):
-            head = []
-            continue
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not head:
-            head = cells
-        elif column in head and not set(line) <= set("|-: "):
-            assert len(cells) == len(head), f"{page}: {line}"
-            rows.append(dict(zip(head, cells, strict=True)))
-    return rows
-
-
-@pytest.mark.parametrize("plant", plant_names())
-def test_every_plant_has_a_spec_sheet_and_a_source_of_every_constant(plant: str) -> None:
-    page = ROOT / "envs" / plant / "README.md"
-    rows = table(page, "source")
-    assert rows, f"{page}: expected a table of constants with a column 'source'"
-    for row in rows:
-        for column in ("constant", "value", "unit", "source"):
-            assert row[column], f"{page}: {row['constant']}: no {column}"
-
-
-@pytest.mark.parametrize("plant", plant_names())
-def test_the_spec_sheet_has_the_channels_of_the_plant(plant: str) -> None:
-    page, machine = ROOT / "envs" / plant / "README.md", load_plant(plant)
-    task = load_task(machine)
-    written = [_numbers(row, "channel") for row in table(page, "channel")]
-    trim = [{"trim": t} for t in machine.trim]
-    noise = [{"noise": c.noise} for c in task.observations]
-    gusts = [
-        {"standard deviation": d.std, "correlation time, s": d.correlation_time}
-        for d in machine.disturbances
-    ]
-    channels = [*machine.actions, *machine.disturbances, *task.commands, *task.observations]
-    more = [*trim, *gusts, *({} for _ in task.commands), *noise]
-    expected = [
-        {"channel": c.name, "unit": c.unit, "low": c.low, "high": c.high, **rest}
-        for c, rest in zip(channels, more, strict=True)
-    ]
-    assert written == [pytest.approx(e) for e in expected]
-
-
-@pytest.mark.parametrize("plant", plant_names())
-def test_the_spec_sheet_has_the_design_variables_requirements_and_objectives(plant: str) -> None:
-    page, machine = ROOT / "envs" / plant / "README.md", load_plant(plant)
-    task = load_task(machine)
-    variables = [_numbers(row, "variable") for row in table(page, "variable")]
-    for row, v in zip(variables, machine.design, strict=True):
-        assert (row["variable"], row["unit"]) == (v.name, v.unit) and row["what it moves"]
-        bounds = [row["low"], row["nominal"], row["high"]]
-        assert bounds == pytest.approx([v.low, v.nominal, v.high], rel=1e-5)
-    requirements = [_numbers(row, "requirement") for row in table(page, "requirement")]
-    assert [(r["requirement"], r["unit"], r["limit"]) for r in requirements] == [
-        (r.name, r.unit, r.limit) for r in task.requirements
-    ]
-    objectives = [_numbers(row, "objective") for row in table(page, "objective")]
-    assert [(o["objective"], o["unit"], o["better"] == "more") for o in objectives] == [
-        (o.name, o.unit, o.maximise) for o in task.objectives
-    ]
-
-
-@pytest.mark.parametrize("plant", plant_names())
-def test_the_spec_sheet_has_the_checks_and_the_reason_of_each_tolerance(plant: str) -> None:
-    page, machine = ROOT / "envs" / plant / "README.md", load_plant(plant)
-    rows = table(page, "quantity")
-    checks = list(machine.checks(machine)) if machine.checks else []
-    assert [row["quantity"] for row in rows] == [check.quantity for check in checks]
-    for row, check in zip(rows, checks, strict=True):
-        assert row["unit"] == check.unit and row["reason of the tolerance"]
-        assert float(row["closed form"]) == pytest.approx(check.expected, rel=1e-5)
-        # Another processor's libm may round the last digit of a tolerance otherwise.
-        assert float(row["tolerance"]) == pytest.approx(check.tolerance, rel=1e-9)
-
-
-def _numbers(row: dict[str, str], first: str) -> dict[str, Any]:
-    """Return a row with its numbers as such, and of the first column only the code in it."""
-    found: dict[str, Any] = {}
-    for column, cell in row.items():
-        number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", cell)
-        found[column] = float(cell) if number and column != "unit" else cell
-    code = re.match("`([^`]+)`", row[first])
-    assert code, row
-    return {**found, first: code[1]}
 
 
 # Links

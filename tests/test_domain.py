@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import chi2, norm
-from test_env import untrained_surrogate
+from surrogates import untrained_surrogate
 
 from physai.plant import load_plant
 from physai.rollout.dataset import Episodes

@@ -16,22 +16,17 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from domains import unit_domain
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordEpisodeStatistics, RescaleAction
-from sledges import sledge
+from machines_by_hand import at_rest, pendulum, turned
+from surrogates import untrained_surrogate
 
 from physai.env.model import Model, batch_task
 from physai.env.single import PlantEnv
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
+from physai.plant import load_plant
 from physai.rollout.engine import TruePlant
-from physai.rollout.symmetry import Symmetry
 from physai.state import Array, State, plus, rotate
-from physai.surrogate.bounds import unbounded
-from physai.surrogate.features import input_channels, layout_of
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
-from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.store import save_surrogate
 from physai.task import design_aware, load_task
 
@@ -64,24 +59,6 @@ def point_mass(gravity: float = 9.81) -> PointMass:
     return PointMass(jnp.float32(1.325), jnp.float32(gravity))
 
 
-def untrained_surrogate(plant: Plant) -> Surrogate:
-    """A real Surrogate with random weights and small steps; its predictions do not matter here."""
-    layout = layout_of(plant, Symmetry("xyz", heading=True))
-    ni, nt = len(input_channels(layout, plant)), layout.nt
-    architecture = Architecture(inputs=ni, outputs=nt, width=8, depth=1)
-    return Surrogate(
-        init_ensemble(architecture, 2, jax.random.key(0)),
-        Normaliser(
-            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
-        ),
-        unbounded(layout.nv),
-        Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
-        unit_domain(ni),
-        layout,
-        architecture,
-    )
-
-
 @pytest.fixture(scope="module")
 def surrogate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surrogate")
@@ -93,22 +70,6 @@ def surrogate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def surrogate(request: pytest.FixtureRequest, surrogate_folder: Path) -> Model | str | None:
     choices = {"true": None, "learned": point_mass(), "surrogate folder": str(surrogate_folder)}
     return choices[request.param]
-
-
-def at_rest(height: float = 0.0, **changes) -> State:
-    state = State(
-        qpos=np.array([0.0, 0.0, height, 1.0, 0.0, 0.0, 0.0]),
-        qvel=np.zeros(6),
-        act=np.array(PLANT.trim),
-        time=np.array(0.0),
-        command=np.zeros(4),
-        design=PLANT.nominal,
-    )
-    return state.replace(**changes)
-
-
-def turned(quaternion) -> State:
-    return at_rest(qpos=np.array([0.0, 0.0, 0.0, *quaternion]))
 
 
 def fly(env: gymnasium.Env, seed: int, steps: int = 20) -> tuple[np.ndarray, list[float]]:
@@ -263,19 +224,6 @@ def test_bad_actions_are_refused(surrogate, action, text) -> None:
         env.step(action)
 
 
-def test_step_before_reset_is_refused() -> None:
-    with pytest.raises(gymnasium.error.ResetNeeded):
-        PlantEnv(PLANT).step(PLANT.trim)
-
-
-def test_a_task_of_another_plant_is_refused(tmp_path) -> None:
-    task = load_task(load_plant("cartpole"))
-    with pytest.raises(InputError, match=r"^task: not one of plant quadrotor: .*qpos of shape"):
-        PlantEnv(PLANT, task=task)
-    with pytest.raises(InputError, match=r"^task: not one of plant pendulum: "):
-        PlantEnv(pendulum(tmp_path)[0], task=load_task(PLANT))
-
-
 def test_unknown_and_foreign_surrogates_are_refused(surrogate_folder, tmp_path) -> None:
     with pytest.raises(InputError, match=r"no folder 'nowhere'.*physai fit"):
         PlantEnv(PLANT, "nowhere")
@@ -290,39 +238,6 @@ def test_unknown_and_foreign_surrogates_are_refused(surrogate_folder, tmp_path) 
         PlantEnv(PLANT, TruePlant(PLANT, 1))  # no pytree: pure JAX only
 
 
-def pendulum(folder: Path) -> list[Plant]:
-    """Another machine: one hinge, one motor, no design variables."""
-    folder = folder / "pendulum"
-    folder.mkdir()
-    (folder / "plant.xml").write_text(
-        """<mujoco><option timestep="0.01"/><worldbody><body><joint name="pivot" type="hinge"
-        axis="0 1 0"/><geom type="capsule" fromto="0 0 0 0 0 -1" size="0.02" mass="1"/></body>
-        </worldbody><actuator><motor name="motor" joint="pivot" ctrlrange="-1 1"/>
-        </actuator></mujoco>"""
-    )
-    (folder / "task.py").write_text(
-        """
-import jax.numpy as jnp
-from physai.state import State
-from physai.task import ObservationChannel, Task
-
-TASK = Task(
-    commands=(),
-    observations=(ObservationChannel("angle", "rad", -0.5, 0.5, 0.0),),
-    duration=0.1,
-    reset=lambda key, design: State(
-        jnp.ones(1), jnp.zeros(1), jnp.zeros(0), jnp.zeros(()), jnp.zeros(0), design
-    ),
-    observe=lambda state: state.qpos,
-    reward=lambda state, action, after: -after.qpos[0] ** 2,
-    terminated=lambda state: jnp.zeros((), bool),
-    requirements=(),
-)
-"""
-    )
-    return [load_plant(folder)]
-
-
 def test_a_users_folder_and_observations_beyond_their_range(tmp_path) -> None:
     env = PlantEnv(*pendulum(tmp_path))
     observation, info = env.reset(seed=0)
@@ -330,53 +245,6 @@ def test_a_users_folder_and_observations_beyond_their_range(tmp_path) -> None:
     np.testing.assert_array_equal(observation, np.float32([0.5]))  # the sensor saturates
     truncated = [env.step(np.zeros(1))[3] for _ in range(5)]
     assert truncated == [False] * 4 + [True]  # 0.1 s at the default 0.02 s
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"wind": 3}, r"expected 'design' or 'state', got 'wind'"),
-        ({"design": [0.2, 0.0]}, r"expected 4 values"),
-        ({"design": [9.0, 0.0, 13.0, 0.05]}, r"arm_length: expected 0.16 to 0.34 m"),
-        ({"state": {}}, r"expected a State, got dict"),
-        ({"state": at_rest(qpos=np.zeros(3))}, r"expected qpos of shape \(7,\), got \(3,\)"),
-        ({"state": at_rest(qvel=np.full(6, np.nan))}, r"expected finite numbers, got qvel"),
-        ({"state": at_rest(), "design": PLANT.nominal}, r"a state brings its own design"),
-        ({"state": turned([0.0, 0.0, 0.0, 0.0])}, r"joint root: .*unit quaternion .*length 0;"),
-        ({"state": turned([2.0, 0.0, 0.0, 0.0])}, r"qpos\[3:7\], got \[2.0, .*length 2;"),
-        ({"state": turned([0.998, 0.0, 0.0, 0.0])}, r"unit quaternion"),
-        ({"state": at_rest(act="full")}, r"expected numbers in act, got 'full'"),
-        ({"design": "abc"}, r"expected 4 values \(arm_length, .*got 'abc'"),
-        ({"design": {"mass": 1.0}}, r"expected 4 values \(arm_length, .*got {'mass': 1.0}"),
-        ({"design": [PLANT.nominal]}, r"expected shape \(4,\), got \(1, 4\)"),
-        ("nominal", r"expected a dict, got 'nominal'"),
-    ],
-)
-def test_bad_reset_options_are_refused(options, text) -> None:
-    with pytest.raises(InputError, match=text):
-        PlantEnv(PLANT).reset(options=options)
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"plant": 3},
-        {"task": 3},
-        {"task": 0},
-        {"surrogate": 3},
-        {"duration": 0.0},
-        {"duration": np.nan},
-        {"duration": "x"},
-        {"duration": True},
-        {"render_mode": "ansi"},
-        {"width": -5},
-        {"height": 0},
-        {"width": 1.5},
-    ],
-)
-def test_bad_constructor_options_are_refused(option) -> None:
-    with pytest.raises(InputError, match=f"^{next(iter(option))}: "):
-        PlantEnv(**{"plant": PLANT, **option})
 
 
 def test_a_state_whose_quaternion_is_nearly_unit_is_that_of_the_unit_one(surrogate) -> None:
@@ -391,19 +259,6 @@ def test_a_state_whose_quaternion_is_nearly_unit_is_that_of_the_unit_one(surroga
     single = np.float32(exact).astype(float)
     kept = env.reset(options={"state": turned(single)})[1]["state"]["qpos"][3:7]
     np.testing.assert_array_equal(kept, single)
-
-
-def test_a_design_that_cannot_be_built_is_refused_again(tmp_path) -> None:
-    """And not flown with the machine before."""
-    folder = sledge(tmp_path / "sledge").folder
-    code = (folder / "plant.py").read_text()
-    check = '    assert design["mass"] < 1.5, "too heavy"\n'
-    (folder / "plant.py").write_text(code.replace("    spec.geom", check + "    spec.geom"))
-    env = PlantEnv(folder)
-    env.reset(seed=0)
-    for _ in range(2):
-        with pytest.raises(InputError, match="too heavy"):
-            env.reset(options={"design": [1.8]})
 
 
 def test_an_infos_state_is_a_start(surrogate) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from domains import unit_domain
+from surrogates import untrained_surrogate
 
 from physai.control.policy import Policy, init_policy, load_policy
 from physai.errors import InputError
@@ -25,13 +25,8 @@ from physai.learn.value_gradient import (
     value,
 )
 from physai.plant import Plant, load_plant
-from physai.rollout.symmetry import Symmetry
 from physai.state import rotation_matrix
-from physai.surrogate.bounds import unbounded
-from physai.surrogate.calibration import Calibration
-from physai.surrogate.features import layout_of
-from physai.surrogate.model import Normaliser, Surrogate
-from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.model import Surrogate
 from physai.surrogate.store import save_surrogate
 from physai.task import Task, load_task
 
@@ -51,20 +46,7 @@ def task(plant: Plant) -> Task:
 @pytest.fixture(scope="module")
 def surrogate(plant: Plant) -> Surrogate:
     """An untrained ensemble: a smooth model, which is all that the mechanics of learning need."""
-    layout = layout_of(plant, Symmetry("xyz", heading=True))
-    ni, nt = 24, layout.nt
-    architecture = Architecture(ni, nt, 16, 1)
-    return Surrogate(
-        init_ensemble(architecture, 2, jax.random.key(0)),
-        Normaliser(
-            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 0.05), jnp.full(nt, 12.0)
-        ),
-        unbounded(layout.nv),
-        Calibration(jnp.zeros((1, nt)), jnp.ones((1, nt))),
-        unit_domain(ni),
-        layout,
-        architecture,
-    )
+    return untrained_surrogate(plant, width=16, change=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from domains import domain_of_one
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from sledges import sledge, slider
-from test_env import untrained_surrogate
+from surrogates import domain_of_one, untrained_surrogate
 from test_vector_env import agree
 
 from physai.env.functional import functional_env

@@ -10,29 +10,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from controllers import geometric_controller
-from domains import unit_domain
 
 from physai.control.controller import BatchController, batch_controller
 from physai.errors import InputError
 from physai.learn.learn import Comparison
 from physai.plant import Plant, load_plant
 from physai.provenance import check_chain
-from physai.report import bench as bench_module
 from physai.report import film, series, summary, tables, text
 from physai.report.assemble import ReportParts, write_report
-from physai.report.bench import bench
 from physai.report.html import script_json
-from physai.rollout.symmetry import Symmetry
-from physai.state import State
-from physai.surrogate.bounds import unbounded
-from physai.surrogate.features import input_channels, layout_of
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
-from physai.surrogate.network import Architecture, init_ensemble
 from physai.task import Requirement, load_task
 from physai.verify import VerifySettings, certify, load_certificate
 from physai.verify.replay import Trajectory, read_arrays
@@ -142,25 +131,6 @@ def speeds(ratio: float) -> list[dict]:
             ("member", 4.0 * ratio),
         )
     ]
-
-
-@pytest.fixture(scope="module")
-def untrained() -> Surrogate:
-    """A surrogate with random weights: fast to make, and as fast as a fitted one."""
-    layout = layout_of(PLANT, Symmetry("xyz", heading=True))
-    ni, nt = len(input_channels(layout, PLANT)), layout.nt
-    architecture = Architecture(ni, nt, 8, 1)
-    return Surrogate(
-        init_ensemble(architecture, 3, jax.random.key(0)),
-        Normaliser(
-            jnp.zeros(ni), jnp.ones(ni), jnp.zeros(nt), jnp.full(nt, 1e-3), jnp.full(nt, 12.0)
-        ),
-        unbounded(layout.nv),
-        Calibration(jnp.zeros((5, nt)), jnp.zeros((5, nt))),
-        unit_domain(ni),
-        layout,
-        architecture,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -547,34 +517,3 @@ def test_chain_is_told_without_the_machine_s_paths(run: Path) -> None:
     assert [row[1] for row in table.rows] == ["certificate", "quadrotor"]
     assert all(row[2] == "yes" for row in table.rows)
     assert not any(str(run) in cell for row in table.rows for cell in row)
-
-
-def test_bench_measures_all_four_and_the_ratios_are_theirs(untrained: Surrogate) -> None:
-    seen: list[tuple[int, int]] = []
-    rows = bench(PLANT, untrained, batch=8, repeats=2, progress=lambda _, k, n: seen.append((k, n)))
-    assert [row["model"] for row in rows] == ["mujoco", "true plant", "surrogate", "member"]
-    assert [row["float_type"] for row in rows] == ["float64", "float64", "float32", "float32"]
-    for row in rows:
-        assert 0 < row["slowest"] <= row["steps_per_second"] <= row["fastest"]
-        assert row["ratio"] == pytest.approx(row["steps_per_second"] / rows[0]["steps_per_second"])
-        assert row["repeats"] == 2
-        assert row["batch"] == 8
-        assert row["cores"] >= 1
-        assert row["cpu"]
-    assert (seen[0], seen[-1]) == ((0, 2), (2, 2))
-    json.dumps(rows, allow_nan=False)
-
-
-@pytest.mark.parametrize(("name", "value"), [("batch", 0), ("repeats", -1)])
-def test_bench_refuses_what_it_cannot_time(name: str, value: int, untrained: Surrogate) -> None:
-    with pytest.raises(InputError, match=f"{name}: expected at least 1, got {value}"):
-        bench(PLANT, untrained, **{name: value})
-
-
-def test_bench_starts_every_repeat_from_the_same_states() -> None:
-    start: State = bench_module._start(PLANT, 4)
-    before = jax.tree.map(np.copy, start)
-    action = np.broadcast_to(PLANT.trim, (4, PLANT.nu))
-    bench_module._true(PLANT, start, action, np.zeros((4, PLANT.nw)))(3)
-    bench_module._bare(PLANT, start, action)(3)
-    jax.tree.map(np.testing.assert_array_equal, start, before)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from sledges import Slider, sledge, slider
-from test_env import untrained_surrogate
+from surrogates import untrained_surrogate
 
 from physai.env.single import PlantEnv
 from physai.env.vector import PlantVectorEnv
