@@ -62,6 +62,9 @@ def score() -> dict:
              "unit": None},
         ],
         "energy": None,
+        "domain": {
+            "false_alarms": 0.0123, "misses": 0.0345, "auc": 0.9876, "inputs": 9000, "beyond": 8000,
+        },
         "horizon_certificate": {
             "statement": "With 95% confidence, at least 95% of flights do as they are told.",
             "recorded": 60,
@@ -317,6 +320,8 @@ def test_summary_and_tables_say_what_the_parts_say(run: Path, page: str) -> None
         "-0.123 m",
         "60 or more",
         "at least 95% of flights do as they are told",
+        "calls 1.23% of the test inputs outside (false alarms)",
+        "(area under the ROC curve 0.988)",
         "100 steps ahead: left out, 7 test windows are that long.",
         "left blank for the responsible engineer",
     ):
