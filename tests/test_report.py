@@ -320,7 +320,7 @@ def test_summary_and_tables_say_what_the_parts_say(run: Path, page: str) -> None
         "-0.123 m",
         "60 or more",
         "at least 95% of flights do as they are told",
-        "calls 1.23% of the test inputs outside (false alarms)",
+        "calls 1.23 % of the test inputs outside (false alarms)",
         "(area under the ROC curve 0.988)",
         "100 steps ahead: left out, 7 test windows are that long.",
         "left blank for the responsible engineer",
