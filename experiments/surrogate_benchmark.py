@@ -44,11 +44,12 @@ from physai.state import State, difference
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import windows
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
+from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.score import score
 from physai.surrogate.spread import channel_spread, persistence, rms
+from physai.surrogate.train import CHUNK
 from physai.task import load_task
 
 SMOOTH = ("quadrotor", "rocket", "satellite", "arm", "flexwing", "halfcar", "wafer_stage")

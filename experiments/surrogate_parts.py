@@ -28,7 +28,7 @@ import tyro
 
 from physai.plant import load_plant
 from physai.state import difference
-from physai.surrogate import fit
+from physai.surrogate import train
 from physai.surrogate.bounds import MARGIN, fit_bounds, unbounded
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
@@ -98,7 +98,7 @@ def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Su
         yield f"bounds {margin:g} wider", replace(whole, bounds=bounds)
     if layout.limits:
         yield "without joint limits", fitted(replace(layout, limits=()), known)
-    with patch.object(fit, "_log_error", squared):
+    with patch.object(train, "log_error", squared):
         yield "mean squared error", fitted(layout, known)
     if not settings.smoke:
         yield "without fine-tuning", fitted(layout, known, replace(chosen, fine_steps=0))

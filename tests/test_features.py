@@ -23,7 +23,7 @@ from physai.surrogate.features import (
     layout_of,
     targets,
 )
-from physai.surrogate.fit import rounding
+from physai.surrogate.normalise import rounding
 from physai.task import load_task
 
 

@@ -17,10 +17,11 @@ from physai.rollout.dataset import Episodes
 from physai.surrogate.bounds import fit_bounds
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
-from physai.surrogate.fit import normalised, normaliser_of, transitions, uncalibrated
+from physai.surrogate.fit import uncalibrated
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture
+from physai.surrogate.normalise import normalised, normaliser_of, transitions
 
 PENALTY = 1e-6
 """c: small, since there are many more control periods than inputs."""

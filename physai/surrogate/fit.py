@@ -4,24 +4,14 @@ Members are independent: each has its own initial weights and draws its own batc
 stage differentiates through `horizon` autoregressive steps, so that errors that would add up are
 trained away.
 
-Both stages minimise the mean over targets of log(mean squared error), the likelihood of Gaussian
-errors whose variance is each target's own: what contacts make unpredictable then does not drown
-what can be learned well.
-
 References: Chua et al., "Deep reinforcement learning in a handful of trials using probabilistic
 dynamics models", 2018, section 4 (ensembles), arXiv:1805.12114; Jordan et al., "Muon: an optimizer
-for hidden layers in neural networks", 2024; Li et al., "Robotic world model", 2025, equation 2
-(autoregressive training), arXiv:2501.10100; Kendall, Gal, Cipolla, "Multi-task learning using
-uncertainty to weigh losses", 2018, equation 5 with the variances at their optimum,
-arXiv:1705.07115.
+for hidden layers in neural networks", 2024. Those of the losses: see `physai.surrogate.train`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +22,23 @@ from optax.contrib import muon
 from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
 from physai.settings import check_number, check_whole
-from physai.state import State, difference
 from physai.surrogate.bounds import fit_bounds
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import Layout, inputs, targets
+from physai.surrogate.features import Layout
 from physai.surrogate.known import Known
-from physai.surrogate.model import TARGET_MARGIN, Calibration, Normaliser, Surrogate
-from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
-from physai.surrogate.prior import PROBE, centred, periods, told
-
-ROUNDED = 64  # episodes on which the record's rounding is measured
-DROWNED = 5.0  # times the rounding below which a target holds nothing to learn
-SETTLED = 1e-9  # squared error, in units of a step's change, below which it teaches nothing more
-CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
+from physai.surrogate.model import Calibration, Surrogate
+from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.normalise import normalised, normaliser_of, transitions
+from physai.surrogate.train import (
+    Stage,
+    Windows,
+    autoregressive_loss,
+    one_step_loss,
+    train,
+    windows_of,
+)
 
 
 @dataclass(frozen=True)
@@ -89,23 +81,6 @@ class FitSettings:
         check_whole(self, "fine_batch", "fine_horizon", "calibrated_horizon", "stride", least=1)
         check_whole(self, "fine_steps", least=0)
         check_number(self, "learning_rate", "fine_rate", above=0.0)
-
-
-class TrainState(NamedTuple):
-    """What a checkpoint holds: parameters, optimiser states, losses so far `[chunks]`."""
-
-    parameters: Parameters
-    optimiser: Any
-    losses: jax.Array
-
-
-class Windows(NamedTuple):
-    """Training episodes on the device: states `[n, T+1, ...]`, actions, disturbances, lengths."""
-
-    states: State
-    actions: jax.Array
-    disturbances: jax.Array
-    length: jax.Array
 
 
 def fit_ensemble(
@@ -159,88 +134,15 @@ def fit_ensemble(
         architecture=architecture,
         known=known,
     )
-    windows = Windows(
-        jax.tree.map(jnp.asarray, training.states),
-        jnp.asarray(training.actions),
-        jnp.asarray(training.disturbances),
-        jnp.asarray(training.length),
+    stages = stages_of(surrogate, data, windows_of(training), settings)
+    parameters, losses = train(
+        surrogate.parameters, stages, key, checkpoints or Checkpoints(None), progress
     )
-    surrogate, losses = _train(
-        surrogate, data, windows, settings, key, checkpoints or Checkpoints(None), progress
-    )
+    surrogate = replace(surrogate, parameters=parameters)
     progress("calibrate", 0, 1)
     intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
     progress("calibrate", 1, 1)
     return replace(surrogate, calibration=intervals), losses
-
-
-def transitions(
-    layout: Layout, episodes: Episodes, known: Known | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Return raw inputs `[N, ni]` and targets `[N, nt]` of all valid control periods.
-
-    States are seen centred, and the targets are what the equations leave, as the layout says.
-    """
-
-    def pair_of(period: tuple[State, jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array]:
-        state, action, disturbance, after = period
-        seen, reached = (centred(layout, known, s) for s in (state, after))
-        y = targets(layout, seen, reached)
-        if known is not None and layout.equations:
-            y -= told(layout, known, state, action, disturbance)
-        return inputs(layout, state, action, disturbance), y
-
-    every = jax.tree.map(jnp.asarray, periods(episodes))
-    if not layout.equations:
-        return jax.jit(pair_of)(every)
-    # In batches: the joint-space inertias of all periods at once would be large.
-    return jax.jit(partial(jax.lax.map, pair_of, batch_size=PROBE))(every)
-
-
-def normaliser_of(
-    layout: Layout, known: Known | None, training: Episodes, x: jax.Array, y: jax.Array
-) -> Normaliser:
-    """Scale inputs `[N, ni]` and targets `[N, nt]` by their standard deviations.
-
-    A constant input keeps its unit scale. A target that is constant, or little more than what the
-    record's rounding makes of it, gets 0: its mean alone is predicted, as there is nothing to
-    learn, and the noise would drown what the other targets teach.
-    """
-    x_mean, y_mean, x_std, y_std = x.mean(0), y.mean(0), x.std(0), y.std(0)
-    constant = x_std <= 1e-7 * jnp.abs(x_mean) + 1e-12
-    noise = rounding(layout, known, training)
-    idle = y_std <= jnp.maximum(DROWNED * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
-    y_std = jnp.where(idle, 0.0, y_std)
-    limit = TARGET_MARGIN * jnp.max(jnp.abs(y - y_mean), axis=0) / _positive(y_std)
-    return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, y_std, limit)
-
-
-def rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Array:
-    """Return what moving recorded states by float32's rounding changes in the targets `[nt]`."""
-    rng = np.random.default_rng(0)
-    few = rng.choice(len(training.length), min(len(training.length), ROUNDED), replace=False)
-    part = jax.tree.map(lambda leaf: leaf[few], training)
-
-    def moved(values: np.ndarray) -> np.ndarray:
-        size = np.sqrt(np.mean(np.square(values), axis=(0, 1)))
-        nudge = rng.uniform(-1.0, 1.0, values.shape) * np.finfo(np.float32).eps * size
-        return (values + nudge).astype(np.float32)
-
-    states = part.states.replace(qpos=moved(part.states.qpos), qvel=moved(part.states.qvel))
-    shaken = replace(part, states=states)
-    both = jax.tree.map(lambda *parts: np.concatenate(parts), part, shaken)  # compiled once
-    moved_by = jnp.diff(jnp.stack(jnp.split(transitions(layout, both, known)[1], 2)), axis=0)[0]
-    return jnp.std(moved_by, axis=0)
-
-
-def normalised(normaliser: Normaliser, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return inputs and targets in units of their scales; targets that have none are 0."""
-    scaled = (y - normaliser.target_mean) / _positive(normaliser.target_std)
-    return normaliser.inputs(x), jnp.where(normaliser.target_std > 0.0, scaled, 0.0)
-
-
-def _positive(scale: jax.Array) -> jax.Array:
-    return jnp.where(scale > 0.0, scale, 1.0)
 
 
 def uncalibrated(layout: Layout) -> Calibration:
@@ -248,111 +150,20 @@ def uncalibrated(layout: Layout) -> Calibration:
     return Calibration(jnp.ones((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
 
 
-def _train(
+def stages_of(
     surrogate: Surrogate,
     data: tuple[jax.Array, jax.Array],
     windows: Windows,
     settings: FitSettings,
-    key: jax.Array,
-    checkpoints: Checkpoints,
-    progress: Progress,
-) -> tuple[Surrogate, dict[str, np.ndarray]]:
+) -> tuple[Stage, Stage]:
+    """Return one-step training on normalised inputs and targets, and fine-tuning on windows."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
     fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(settings.fine_steps, 1))
-    one_step, fine = muon(rate), optax.adam(fine_rate)
-    stages = (
-        ("fit", settings.steps, one_step, _one_step_loss(surrogate, settings), data),
-        ("fine-tune", settings.fine_steps, fine, _fine_loss(surrogate, settings), windows),
+    loss = one_step_loss(surrogate, settings.batch)
+    fine_loss = autoregressive_loss(surrogate, settings.fine_batch, settings.fine_horizon)
+    return (
+        Stage("fit", settings.steps, muon(rate), loss, data),
+        Stage("fine-tune", settings.fine_steps, optax.adam(fine_rate), fine_loss, windows),
     )
-    parameters, losses = surrogate.parameters, {}
-    for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
-        chunks = -(-steps // CHUNK)
-        run = _chunk(optimiser, loss, settings.members)
-        stage_key = jax.random.fold_in(key, 1 + number)
-
-        def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):
-            return run(state, jax.random.fold_in(key, index), index, examples)
-
-        state = TrainState(
-            parameters, jax.jit(jax.vmap(optimiser.init))(parameters), jnp.zeros(chunks)
-        )
-        state = checkpoints.run(name, state, chunks, advance, progress)
-        parameters, losses[name] = state.parameters, np.asarray(state.losses)
-    return replace(surrogate, parameters=parameters), losses
-
-
-def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int) -> Callable:
-    """Compile `CHUNK` optimiser steps of all members as one scan."""
-
-    def step(carry: tuple[Parameters, Any], key: jax.Array, examples: Any):
-        parameters, state = carry
-        keys = jax.random.split(key, members)
-        value, gradient = jax.vmap(jax.value_and_grad(loss), in_axes=(0, 0, None))(
-            parameters, keys, examples
-        )
-        update, state = jax.vmap(optimiser.update)(gradient, state, parameters)
-        changed: Any = optax.apply_updates(parameters, update)
-        return (changed, state), jnp.mean(value)
-
-    @jax.jit
-    def run(state: TrainState, key: jax.Array, index: jax.Array, examples: Any) -> TrainState:
-        (parameters, optimiser_state), values = jax.lax.scan(
-            lambda carry, k: step(carry, k, examples),
-            (state.parameters, state.optimiser),
-            jax.random.split(key, CHUNK),
-        )
-        losses = state.losses.at[index].set(jnp.exp(jnp.mean(values)))
-        return TrainState(parameters, optimiser_state, losses)
-
-    return run
-
-
-def _log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
-    """Return the mean logarithm of squared errors `[n]`, of those that count."""
-    return jnp.sum(counted * jnp.log(square + SETTLED)) / jnp.maximum(jnp.sum(counted), 1)
-
-
-def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
-    learned = surrogate.normaliser.target_std > 0.0
-
-    def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = data
-        index = jax.random.randint(key, (settings.batch,), 0, x.shape[0])
-        error = apply_member(surrogate.architecture, member, x[index]) - y[index]
-        return _log_error(jnp.mean(jnp.square(error), axis=0), learned)
-
-    return loss
-
-
-def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
-    layout, horizon = surrogate.layout, settings.fine_horizon
-    changes = surrogate.normaliser.target_std
-    velocity = changes[layout.nv : 2 * layout.nv]
-    position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
-    scale = _positive(jnp.concatenate([position, changes[layout.nv :]]))
-
-    def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
-        episode_key, start_key = jax.random.split(key)
-        episode = jax.random.randint(episode_key, (settings.fine_batch,), 0, len(windows.length))
-        room = jnp.maximum(windows.length[episode] - horizon, 0)
-        uniform = jax.random.uniform(start_key, (settings.fine_batch,))
-        start = jnp.floor(uniform * (room + 1)).astype(int)
-        inside = windows.length[episode] >= horizon
-
-        def period(state: State, k: jax.Array) -> tuple[State, jax.Array]:
-            now = (episode, start + k)
-            state = surrogate.step_member(
-                member, state, windows.actions[now], windows.disturbances[now]
-            )
-            true = jax.tree.map(lambda leaf: leaf[episode, start + k + 1], windows.states)
-            error = difference(layout.joints, state, true) / scale
-            return state, jnp.sum(jnp.square(error) * inside[:, None], axis=0)
-
-        first = jax.tree.map(lambda leaf: leaf[episode, start], windows.states)
-        _, errors = jax.lax.scan(period, first, jnp.arange(horizon))
-        square = jnp.sum(errors, axis=0) / (jnp.sum(inside) * horizon + 1e-9)
-        return _log_error(square, jnp.ones_like(square))
-
-    return loss

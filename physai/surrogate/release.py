@@ -28,12 +28,13 @@ from physai.rollout.dataset import Dataset, Episodes
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
+from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.horizon import parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
+from physai.surrogate.train import CHUNK
 
 CURVE = "fit.csv"
 
