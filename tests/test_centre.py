@@ -20,7 +20,7 @@ from physai.surrogate.centre import (
 )
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.known import constants_of, tree_of
+from physai.surrogate.numbers import constants_of, tree_of
 from physai.surrogate.prior import centred, prior
 from physai.surrogate.release import fit
 from physai.surrogate.store import load_surrogate

@@ -21,6 +21,7 @@ INPUT_LIMIT = 12.0
 """Standard deviations of the training data at which inputs are clipped."""
 TARGET_MARGIN = 2.0
 """Largest change that may be predicted, in largest changes that the training data hold."""
+_EACH = slice(1, None)
 
 
 @jax.tree_util.register_dataclass
@@ -193,16 +194,31 @@ class Surrogate:
     ) -> tuple[State, jax.Array]:
         """Return the mean model's flight `[T, ...]` and the members' r.m.s. distance from it."""
 
-        def period(carry: tuple[State, State], inputs_now: tuple[jax.Array, jax.Array]):
-            mean, each = carry
-            mean = self.step(mean, *inputs_now)
-            each = jax.vmap(lambda p, s: self.step_member(p, s, *inputs_now))(self.parameters, each)
-            apart = difference(self.layout.joints, each, jax.tree.map(lambda x: x[None], mean))
-            return (mean, each), (mean, jnp.sqrt(jnp.mean(jnp.square(apart), axis=0)))
+        flown = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (1 + self.members, *jnp.shape(x))), start
+        )
 
-        each = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.members, *jnp.shape(x))), start)
-        _, (mean, spread) = jax.lax.scan(period, (start, each), (actions, disturbances))
+        def period(flown: State, inputs_now: tuple[jax.Array, jax.Array]):
+            flown = self._step_each(flown, *inputs_now)
+            mean, each = (jax.tree.map(lambda x, part=part: x[part], flown) for part in (0, _EACH))
+            apart = difference(self.layout.joints, each, jax.tree.map(lambda x: x[None], mean))
+            return flown, (mean, jnp.sqrt(jnp.mean(jnp.square(apart), axis=0)))
+
+        _, (mean, spread) = jax.lax.scan(period, flown, (actions, disturbances))
         return mean, spread
+
+    def _step_each(self, flown: State, action: jax.Array, disturbance: jax.Array) -> State:
+        """Return the next states of the mean model and of every member `[1 + members, ...]`.
+
+        All at once, so that what is known is compiled, and computed, as one batch.
+        """
+        given = (jnp.broadcast_to(x, (1 + self.members, *x.shape)) for x in (action, disturbance))
+        action, disturbance = given
+        x = self.normalised_inputs(flown, action, disturbance)
+        mean = jnp.mean(apply_ensemble(self.architecture, self.parameters, x[0]), axis=0)
+        each = jax.vmap(partial(apply_member, self.architecture))(self.parameters, x[_EACH])
+        predicted = jnp.concatenate([mean[None], each])
+        return self._advanced(flown, self._denormalised(predicted, flown, action, disturbance))
 
     def half_width(self, spread: jax.Array) -> jax.Array:
         """Turn the members' spread `[T, ..., nc]` at horizons 1 to T into interval half widths."""

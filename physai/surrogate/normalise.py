@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.rollout.dataset import Episodes
-from physai.state import State
-from physai.surrogate.features import Layout, inputs, targets
+from physai.state import Array, State
+from physai.surrogate.features import Layout, inputs, targets, velocity_target
 from physai.surrogate.known import Known
 from physai.surrogate.model import TARGET_MARGIN, Normaliser
-from physai.surrogate.prior import PROBE, centred, periods, told
+from physai.surrogate.prior import centred, periods
 
 ROUNDED = 64  # episodes on which the record's rounding is measured
 DROWNED = 5.0  # times the rounding below which a target holds nothing to learn
@@ -28,19 +28,24 @@ def transitions(
     States are seen centred, and the targets are what the equations leave, as the layout says.
     """
 
-    def pair_of(period: tuple[State, jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array]:
-        state, action, disturbance, after = period
-        seen, reached = (centred(layout, known, s) for s in (state, after))
-        y = targets(layout, seen, reached)
-        if known is not None and layout.equations:
-            y -= told(layout, known, state, action, disturbance)
-        return inputs(layout, state, action, disturbance), y
+    state, action, disturbance, after = periods(episodes)
+    x, y = _pairs(layout, known, state, action, disturbance, after)
+    if known is not None and layout.equations:
+        y -= velocity_target(layout, state.qpos, known.changes(state, action, disturbance))
+    return x, y
 
-    every = jax.tree.map(jnp.asarray, periods(episodes))
-    if not layout.equations:
-        return jax.jit(pair_of)(every)
-    # In batches: the joint-space inertias of all periods at once would be large.
-    return jax.jit(partial(jax.lax.map, pair_of, batch_size=PROBE))(every)
+
+@partial(jax.jit, static_argnums=0)
+def _pairs(
+    layout: Layout,
+    known: Known | None,
+    state: State,
+    action: Array,
+    disturbance: Array,
+    after: State,
+) -> tuple[jax.Array, jax.Array]:
+    seen, reached = (centred(layout, known, s) for s in (state, after))
+    return inputs(layout, state, action, disturbance), targets(layout, seen, reached)
 
 
 def normaliser_of(

@@ -23,9 +23,9 @@ from physai.surrogate.centre import (
     translations,
 )
 from physai.surrogate.features import Layout, velocity_target
-from physai.surrogate.known import Known, known_dynamics
+from physai.surrogate.known import PART, Known, known_dynamics
 
-PROBE = 2048  # control periods on which the equations are tried
+PROBE = PART  # control periods on which the equations are tried
 EXPLAINED = 0.9  # share of the variance above which the equations are used
 CALMER = 0.5
 """Factor on the change of a root's velocities below which mass centres are used. Of a satellite
