@@ -160,10 +160,11 @@ def stages_of(
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
-    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(settings.fine_steps, 1))
+    fine_steps = 0 if surrogate.layout.equations else settings.fine_steps
+    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(fine_steps, 1))
     loss = one_step_loss(surrogate, settings.batch)
     fine_loss = autoregressive_loss(surrogate, settings.fine_batch, settings.fine_horizon)
     return (
         Stage("fit", settings.steps, muon(rate), loss, data),
-        Stage("fine-tune", settings.fine_steps, optax.adam(fine_rate), fine_loss, windows),
+        Stage("fine-tune", fine_steps, optax.adam(fine_rate), fine_loss, windows),
     )
