@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from physai.plant import load_plant
+from physai.progress import silent
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.checkpoint import Checkpoints
@@ -65,7 +66,7 @@ def stages() -> tuple[Stage, Stage]:
     )
 
 
-def trained(folder: Path | None, progress: Any = lambda *_: None) -> np.ndarray:
+def trained(folder: Path | None, progress: Any = silent) -> np.ndarray:
     """Return the members' weights `[members, 3, 2]`."""
     begun = {"w": jax.random.normal(jax.random.key(1), (MEMBERS, *WEIGHTS.shape))}
     checkpoints = Checkpoints(folder, {"seed": 0})
@@ -114,8 +115,8 @@ def stop_at(name: str, chunk: int) -> Any:
 def test_a_training_stopped_at_every_boundary_goes_on_to_the_same_bits(
     straight: np.ndarray, tmp_path: Path
 ) -> None:
-    """Before, within and after each stage; each call goes on where the last was stopped."""
-    places = [("rough", 0), ("rough", 2), ("rough", 3), ("fine", 0), ("fine", 1), ("fine", 2)]
+    """Within a stage, at its end, before the next; each call goes on where the last one stopped."""
+    places = [("rough", 2), ("rough", 3), ("fine", 0), ("fine", 1)]
     for place in places:
         seen: list[tuple[str, int]] = []
 
@@ -180,30 +181,28 @@ def test_a_training_killed_while_it_saves_goes_on_to_the_same_bits(
 FOUR = """
 import json
 from pathlib import Path
-import jax, numpy as np
+import jax
 from physai.surrogate import train
 
 out, said = Path(sys.argv[1]), {"devices": jax.device_count()}
-np.save(out / "begun-on-1.npy", t.trained(out / "begun-on-1"))
 original = train._chunk
 
-def chunk(*arguments):
+def chunk(*made_of):
     compiled = []
 
     def run(*arguments):
         if not compiled:
-            compiled.append(original(*chunked).lower(*arguments).compile())
+            compiled.append(original(*made_of).lower(*arguments).compile())
             said["text"] = compiled[0].as_text()
         state = compiled[0](*arguments)
         said["held"] = [s.data.shape for s in state.parameters["w"].addressable_shards]
         return state
 
-    chunked = arguments
     return run
 
 train._chunk = chunk
 try:
-    t.trained(out / "begun-on-4", t.stop_at("fine", 1))
+    t.trained(out / "training", t.stop_at("fine", 1))
 except KeyboardInterrupt:
     pass
 train._chunk = original
@@ -212,9 +211,11 @@ print(json.dumps(said))
 """
 
 
-def fit_spring(folder: Path, name: str) -> None:
+def fit_spring(folder: Path, name: str, progress: Any = silent) -> None:
+    """Fit to the spring's dataset in a folder."""
     plant = load_plant(folder / "spring.xml")
-    fit(plant, [open_dataset(folder / "data", plant)], folder / name, TINY, seed=1)
+    data = open_dataset(folder / "data", plant)
+    fit(plant, [data], folder / name, TINY, seed=1, progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def on_four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     settings = RolloutSettings(train=64, calibration=32, test=1)
     collect(plant, load_task(plant), folder / "data", settings, 0)
     with pytest.raises(KeyboardInterrupt):
-        trained(folder / "begun-on-1", stop_at("rough", 2))
+        trained(folder / "training", stop_at("rough", 2))
     done = python(FOUR, folder, devices=4)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout.splitlines()[-1])
@@ -242,19 +243,36 @@ def test_the_computation_is_divided(on_four: tuple[Path, dict[str, Any]]) -> Non
 def test_a_training_goes_on_with_another_number_of_devices(
     on_four: tuple[Path, dict[str, Any]], straight: np.ndarray
 ) -> None:
-    folder = on_four[0]
-    np.testing.assert_allclose(np.load(folder / "begun-on-1.npy"), straight, atol=1e-6)
+    """Begun on one device, continued on four from the middle of a stage, finished on one."""
     seen: list[tuple[str, int]] = []
-    weights = trained(folder / "begun-on-4", lambda stage, done, _: seen.append((stage, done)))
-    np.testing.assert_allclose(weights, straight, atol=1e-6)
+    weights = trained(on_four[0] / "training", lambda stage, done, _: seen.append((stage, done)))
     assert ("rough", 0) not in seen and ("fine", 0) not in seen
+    np.testing.assert_allclose(weights, straight, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def on_one(on_four: tuple[Path, dict[str, Any]]) -> Path:
+    fit_spring(on_four[0], "on-1")
+    return on_four[0] / "on-1"
+
+
+def test_an_interrupted_fit_resumes_to_the_same_bits(on_one: Path) -> None:
+    """Ctrl-C between the stages and before calibration, then the same call."""
+    target = on_one.with_name("interrupted")
+    for place in (("fine-tune", 0), ("calibrate", 0)):
+        with pytest.raises(KeyboardInterrupt):
+            fit_spring(target.parent, target.name, stop_at(*place))
+        assert not target.exists()
+    fit_spring(target.parent, target.name, stop_at("fine-tune", 0))  # which is over
+    weights = "surrogate.safetensors"
+    assert (target / weights).read_bytes() == (on_one / weights).read_bytes()
+    assert not target.with_name("interrupted.training").exists()
 
 
 def test_a_surrogate_fitted_on_four_devices_is_that_of_one(
-    on_four: tuple[Path, dict[str, Any]],
+    on_four: tuple[Path, dict[str, Any]], on_one: Path
 ) -> None:
     folder = on_four[0]
-    fit_spring(folder, "on-1")
     one, four = (load_file(folder / name / "surrogate.safetensors") for name in ("on-1", "on-4"))
     for name in one:
         np.testing.assert_allclose(four[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)
