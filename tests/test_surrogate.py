@@ -215,26 +215,6 @@ def test_fit_needs_episodes_long_enough_to_calibrate(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_fit_resumes_to_the_same_bits(
-    plant: Plant, dataset: Dataset, folder: Path, tmp_path: Path
-) -> None:
-    """Ctrl-C in the middle of either stage, then the same call: the weights are those of one go."""
-    target = tmp_path / "surrogate"
-    for stage, chunk in (("fit", 750), ("fine-tune", 0)):
-
-        def stop(name: str, done: int, total: int, stage=stage, chunk=chunk) -> None:
-            if name == stage and done * 250 >= chunk:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            fit(plant, [dataset], target, TINY, seed=1, progress=stop)
-        assert not target.exists()
-    fit(plant, [dataset], target, TINY, seed=1)
-    weights = "surrogate.safetensors"
-    assert (target / weights).read_bytes() == (folder / weights).read_bytes()
-    assert not target.with_name("surrogate.training").exists()
-
-
 def _count(start: int = 0) -> dict[str, jax.Array]:
     return {"sum": jnp.asarray(float(start)), "n": jnp.zeros((), jnp.int32)}
 

@@ -70,9 +70,9 @@ class Checkpoints:
                 if index > first:
                     self._save(manager, index, state)
                 raise
-            progress(stage, total, total)
             if first < total:
                 self._save(manager, total, state)
+            progress(stage, total, total)
         return state
 
     def remove(self) -> None:
@@ -85,7 +85,10 @@ class Checkpoints:
         if step is None:
             return 0, fresh
         leaves, structure = jax.tree.flatten(fresh)
-        abstract = _numbered([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves])
+        # The fresh state tells where arrays go, not the saved one: devices may be others by now.
+        abstract = _numbered(
+            [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
+        )
         try:
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
             if meta["meta"] != self.identity:

@@ -12,6 +12,7 @@ for hidden layers in neural networks", 2024. Those of the losses: see `physai.su
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +26,14 @@ from physai.settings import check_number, check_whole
 from physai.surrogate.bounds import fit_bounds
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
+from physai.surrogate.devices import record_of
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
 from physai.surrogate.known import Known
 from physai.surrogate.model import Calibration, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.normalise import normalised, normaliser_of, transitions
-from physai.surrogate.train import (
-    Stage,
-    Windows,
-    autoregressive_loss,
-    one_step_loss,
-    train,
-    windows_of,
-)
+from physai.surrogate.train import Stage, Windows, autoregressive, one_step, train
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,8 @@ class FitSettings:
         steps: optimiser steps of one-step training, rounded up to a multiple of 250.
         batch: transitions a member sees in a step.
         learning_rate: peak of the cosine schedule of one-step training.
-        fine_steps: optimiser steps of multi-step fine-tuning, rounded up likewise; 0: none.
+        fine_steps: optimiser steps of multi-step fine-tuning, rounded up likewise; 0: none, as
+            always where equations are used.
         fine_batch: windows a member sees in a fine-tuning step.
         fine_horizon: control periods in a window.
         fine_rate: initial learning rate of fine-tuning.
@@ -111,13 +107,34 @@ def fit_ensemble(
         The calibrated surrogate, and by stage the geometric mean, over targets and steps, of the
         relative squared error of each 250 steps.
     """
+    key = jax.random.key(seed)
+    surrogate, data = _begun(layout, known, training, calibration, settings, start, key)
+    stages = stages_of(surrogate, data, training, settings)
+    parameters, losses = train(
+        surrogate.parameters, stages, key, checkpoints or Checkpoints(None), progress
+    )
+    surrogate = replace(surrogate, parameters=parameters)
+    progress("calibrate", 0, 1)
+    intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
+    progress("calibrate", 1, 1)
+    return replace(surrogate, calibration=intervals), losses
+
+
+def _begun(
+    layout: Layout,
+    known: Known | None,
+    training: Episodes,
+    calibration: Episodes,
+    settings: FitSettings,
+    start: Surrogate | None,
+    key: jax.Array,
+) -> tuple[Surrogate, tuple[np.ndarray, np.ndarray]]:
+    """Return the surrogate before training, and normalised inputs and targets to train on."""
     x, y = transitions(layout, training, known)
     normaliser = (
         start.normaliser if start is not None else normaliser_of(layout, known, training, x, y)
     )
     architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
-    data = normalised(normaliser, x, y)
-    key = jax.random.key(seed)
     surrogate = Surrogate(
         parameters=start.parameters
         if start is not None
@@ -134,15 +151,7 @@ def fit_ensemble(
         architecture=architecture,
         known=known,
     )
-    stages = stages_of(surrogate, data, windows_of(training), settings)
-    parameters, losses = train(
-        surrogate.parameters, stages, key, checkpoints or Checkpoints(None), progress
-    )
-    surrogate = replace(surrogate, parameters=parameters)
-    progress("calibrate", 0, 1)
-    intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
-    progress("calibrate", 1, 1)
-    return replace(surrogate, calibration=intervals), losses
+    return surrogate, jax.device_get(normalised(normaliser, x, y))
 
 
 def uncalibrated(layout: Layout) -> Calibration:
@@ -152,19 +161,33 @@ def uncalibrated(layout: Layout) -> Calibration:
 
 def stages_of(
     surrogate: Surrogate,
-    data: tuple[jax.Array, jax.Array],
-    windows: Windows,
+    data: tuple[np.ndarray, np.ndarray],
+    training: Episodes,
     settings: FitSettings,
 ) -> tuple[Stage, Stage]:
-    """Return one-step training on normalised inputs and targets, and fine-tuning on windows."""
+    """Return one-step training on normalised inputs and targets, and fine-tuning on episodes."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
-    fine_steps = 0 if surrogate.layout.equations else settings.fine_steps
+    fine_steps = _fine_steps(surrogate.layout, settings)
     fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(fine_steps, 1))
-    loss = one_step_loss(surrogate, settings.batch)
-    fine_loss = autoregressive_loss(surrogate, settings.fine_batch, settings.fine_horizon)
+    first = one_step(surrogate, settings.batch)
+    second = autoregressive(surrogate, settings.fine_batch, settings.fine_horizon)
+    windows = Windows(training.states, training.actions, training.disturbances, training.length)
     return (
-        Stage("fit", settings.steps, muon(rate), loss, data),
-        Stage("fine-tune", fine_steps, optax.adam(fine_rate), fine_loss, windows),
+        Stage("fit", settings.steps, muon(rate), first, data),
+        Stage("fine-tune", fine_steps, optax.adam(fine_rate), second, windows),
     )
+
+
+def _fine_steps(layout: Layout, settings: FitSettings) -> int:
+    """Return the steps of fine-tuning; it does not pay where equations say most, and costs most."""
+    return 0 if layout.equations else settings.fine_steps
+
+
+def devices_of(surrogate: Surrogate, settings: FitSettings) -> dict[str, Any]:
+    """Return which devices the fit of `surrogate` takes here, for its card."""
+    batches = {"fit": settings.batch}
+    if _fine_steps(surrogate.layout, settings):
+        batches["fine-tune"] = settings.fine_batch
+    return record_of(surrogate.members, batches)

@@ -28,7 +28,7 @@ from physai.rollout.dataset import Dataset, Episodes
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
-from physai.surrogate.fit import FitSettings, fit_ensemble
+from physai.surrogate.fit import FitSettings, devices_of, fit_ensemble
 from physai.surrogate.horizon import parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
@@ -101,6 +101,7 @@ def fit(
             "data": counts,
             "symmetry": datasets[0].meta["symmetry"],
             "equations_explain": explained,
+            "devices": devices_of(surrogate, settings),
         }
         save_surrogate(temporary, surrogate, plant, about)
         atomic_write(temporary / CURVE, _curve(losses))

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from physai.progress import Progress
-from physai.rollout.dataset import Episodes
-from physai.state import State, difference
+from physai.state import Array, State, difference
 from physai.surrogate.checkpoint import Checkpoints
+from physai.surrogate.devices import BATCH, MEMBERS, along, device_mesh
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Parameters, apply_member
 from physai.surrogate.normalise import positive
@@ -31,8 +33,20 @@ from physai.surrogate.normalise import positive
 SETTLED = 1e-9  # squared error, in units of a step's change, below which it teaches nothing more
 CHUNK = 250  # optimiser steps in one compiled call: progress and Ctrl-C are this fine
 
-Loss = Callable[[Parameters, jax.Array, Any], jax.Array]
-"""Called with one member's parameters, a key and the examples."""
+
+class Objective(NamedTuple):
+    """What a stage minimises.
+
+    Attributes:
+        batch: examples that a member sees in a step.
+        draw: called with a key and all examples; returns which ones the member sees, arrays
+            `[batch]`.
+        loss: called with the parameters of a member, what it drew, and all examples.
+    """
+
+    batch: int
+    draw: Callable[[jax.Array, Any], Any]
+    loss: Callable[[Parameters, Any, Any], jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -51,34 +65,25 @@ class Stage:
         name: in progress, checkpoints and the record of losses.
         steps: optimiser steps, rounded up to a multiple of `CHUNK`.
         optimiser: of each member.
-        loss: of one member on a batch that it draws.
-        examples: what the loss draws from, the same for all members.
+        objective: what each member minimises.
+        examples: what the objective draws from, the same for all members, as NumPy arrays: they
+            are on the devices during their stage only, a copy on each.
     """
 
     name: str
     steps: int
     optimiser: optax.GradientTransformation
-    loss: Loss
+    objective: Objective
     examples: Any
 
 
 class Windows(NamedTuple):
-    """Training episodes on the device: states `[n, T+1, ...]`, actions, disturbances, lengths."""
+    """Training episodes: states `[n, T+1, ...]`, actions, disturbances, lengths."""
 
     states: State
-    actions: jax.Array
-    disturbances: jax.Array
-    length: jax.Array
-
-
-def windows_of(episodes: Episodes) -> Windows:
-    """Bring episodes to the device."""
-    return Windows(
-        jax.tree.map(jnp.asarray, episodes.states),
-        jnp.asarray(episodes.actions),
-        jnp.asarray(episodes.disturbances),
-        jnp.asarray(episodes.length),
-    )
+    actions: Array
+    disturbances: Array
+    length: Array
 
 
 def train(
@@ -88,7 +93,10 @@ def train(
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> tuple[Parameters, dict[str, np.ndarray]]:
-    """Train all members through the stages, resumably.
+    """Train all members through the stages, resumably, on all of this process's devices.
+
+    Batches do not depend on the number of devices, so that results agree up to rounding, and a
+    training that was stopped may go on with another number.
 
     Args:
         parameters: stacked, of the members.
@@ -98,37 +106,55 @@ def train(
         progress: called before each chunk.
 
     Returns:
-        The parameters, and by stage the exponential of the mean loss of each chunk.
+        The parameters, on the default device, and by stage the exponential of the mean loss of
+        each chunk.
     """
-    members, losses = jax.tree.leaves(parameters)[0].shape[0], {}
+    losses = {}
     for number, stage in enumerate(stages, 1):
-        chunks, run = -(-stage.steps // CHUNK), _chunk(stage, members)
-        stage_key = jax.random.fold_in(key, number)
-
-        def advance(index: int, state: TrainState, run=run, key=stage_key, stage=stage):
-            return run(state, jax.random.fold_in(key, index), index, stage.examples)
-
-        begun = jax.jit(jax.vmap(stage.optimiser.init))(parameters)
-        state = TrainState(parameters, begun, jnp.zeros(chunks))
-        state = checkpoints.run(stage.name, state, chunks, advance, progress)
+        state = _train_stage(
+            parameters, stage, jax.random.fold_in(key, number), checkpoints, progress
+        )
         parameters, losses[stage.name] = state.parameters, np.asarray(state.losses)
-    return parameters, losses
+    return jax.tree.map(jnp.asarray, jax.device_get(parameters)), losses
 
 
-def _chunk(stage: Stage, members: int) -> Callable:
-    """Compile `CHUNK` optimiser steps of all members as one scan."""
+def _train_stage(
+    parameters: Parameters,
+    stage: Stage,
+    key: jax.Array,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> TrainState:
+    members, chunks = jax.tree.leaves(parameters)[0].shape[0], -(-stage.steps // CHUNK)
+    mesh = device_mesh(members, stage.objective.batch)
+    by_member: Any = along(mesh, MEMBERS)
+    everywhere: Any = along(mesh)
+    placed = TrainState(by_member, by_member, everywhere)
+    begun = jax.jit(jax.vmap(stage.optimiser.init))(parameters)
+    state = jax.device_put(TrainState(parameters, begun, jnp.zeros(chunks)), placed)
+    examples = jax.device_put(stage.examples, everywhere)
+    run = _chunk(stage, members, mesh, placed)
+
+    def advance(index: int, state: TrainState) -> TrainState:
+        return run(state, jax.random.fold_in(key, index), index, examples)
+
+    return checkpoints.run(stage.name, state, chunks, advance, progress)
+
+
+def _chunk(stage: Stage, members: int, mesh: Mesh, placed: TrainState) -> Callable:
+    """Compile `CHUNK` optimiser steps of all members as one scan, partitioned over the mesh."""
+    draw, gradient = stage.objective.draw, jax.value_and_grad(stage.objective.loss)
 
     def step(carry: tuple[Parameters, Any], key: jax.Array, examples: Any):
         parameters, state = carry
-        keys = jax.random.split(key, members)
-        value, gradient = jax.vmap(jax.value_and_grad(stage.loss), in_axes=(0, 0, None))(
-            parameters, keys, examples
-        )
-        update, state = jax.vmap(stage.optimiser.update)(gradient, state, parameters)
+        drawn = jax.vmap(draw, in_axes=(0, None))(jax.random.split(key, members), examples)
+        drawn = jax.lax.with_sharding_constraint(drawn, along(mesh, MEMBERS, BATCH))
+        value, slope = jax.vmap(gradient, in_axes=(0, 0, None))(parameters, drawn, examples)
+        update, state = jax.vmap(stage.optimiser.update)(slope, state, parameters)
         changed: Any = optax.apply_updates(parameters, update)
         return (changed, state), jnp.mean(value)
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=placed)
     def run(state: TrainState, key: jax.Array, index: jax.Array, examples: Any) -> TrainState:
         (parameters, optimiser_state), values = jax.lax.scan(
             lambda carry, k: step(carry, k, examples),
@@ -146,33 +172,38 @@ def log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.sum(counted * jnp.log(square + SETTLED)) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def one_step_loss(surrogate: Surrogate, batch: int) -> Loss:
-    """Return the loss of one control period, on `batch` of the inputs and targets `[N, ...]`."""
+def one_step(surrogate: Surrogate, batch: int) -> Objective:
+    """Return the objective of one control period, on normalised inputs and targets `[N, ...]`."""
     learned = surrogate.normaliser.target_std > 0.0
 
-    def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def draw(key: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jax.random.randint(key, (batch,), 0, data[0].shape[0])
+
+    def loss(member: Parameters, index: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = data
-        index = jax.random.randint(key, (batch,), 0, x.shape[0])
         error = apply_member(surrogate.architecture, member, x[index]) - y[index]
         return log_error(jnp.mean(jnp.square(error), axis=0), learned)
 
-    return loss
+    return Objective(batch, draw, loss)
 
 
-def autoregressive_loss(surrogate: Surrogate, batch: int, horizon: int) -> Loss:
-    """Return the loss of `horizon` periods on its own predictions, in `batch` windows."""
+def autoregressive(surrogate: Surrogate, batch: int, horizon: int) -> Objective:
+    """Return the objective of `horizon` periods on a member's own predictions, on `Windows`."""
     layout = surrogate.layout
     changes = surrogate.normaliser.target_std
     velocity = changes[layout.nv : 2 * layout.nv]
     position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
     scale = positive(jnp.concatenate([position, changes[layout.nv :]]))
 
-    def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
+    def draw(key: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
         episode_key, start_key = jax.random.split(key)
         episode = jax.random.randint(episode_key, (batch,), 0, len(windows.length))
         room = jnp.maximum(windows.length[episode] - horizon, 0)
         uniform = jax.random.uniform(start_key, (batch,))
-        start = jnp.floor(uniform * (room + 1)).astype(int)
+        return episode, jnp.floor(uniform * (room + 1)).astype(int)
+
+    def loss(member: Parameters, drawn: tuple[jax.Array, jax.Array], windows: Windows) -> jax.Array:
+        episode, start = drawn
         inside = windows.length[episode] >= horizon
 
         def period(state: State, k: jax.Array) -> tuple[State, jax.Array]:
@@ -189,4 +220,4 @@ def autoregressive_loss(surrogate: Surrogate, batch: int, horizon: int) -> Loss:
         square = jnp.sum(errors, axis=0) / (jnp.sum(inside) * horizon + 1e-9)
         return log_error(square, jnp.ones_like(square))
 
-    return loss
+    return Objective(batch, draw, loss)
