@@ -1,13 +1,13 @@
 """Does `physai fit`, killed at a random moment, end with the same weights to the bit?
 
-Fits straight through, then again and again: killed with SIGKILL at a moment after its training
-state has appeared, then given once more. Compares the SHA-256 of the weights with that of the
-straight fit. The moments are drawn one in each of equal parts of the time that training takes, so
-that all of it is tried. The state is saved after every 250 steps, not every 10 s, so that many a
-kill falls into the writing.
+Fits straight through, then again and again: killed with SIGKILL, then given once more. Compares
+the SHA-256 of the weights with that of the straight fit. A kill waits for a number of saved
+states, none to all of them over the kills, then for a random time of up to two such intervals: a
+busy machine does not move it out of the fit. The state is saved after every 250 steps, not every
+10 s, so that many a kill falls into the writing.
 
     python experiments/kill_fit.py             # ten kills, some minutes
-    python experiments/kill_fit.py --smoke     # two kills, and no file
+    python experiments/kill_fit.py --smoke     # three kills, and no file
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ import tyro
 from physai.plant import load_plant
 from physai.rollout.collect import RolloutSettings, collect
 from physai.surrogate.store import WEIGHTS
+from physai.surrogate.train import CHUNK
 from physai.task import load_task
 
 PLANT = "quadrotor"
 DATA = RolloutSettings(train=96, calibration=32, test=1, duration=0.6, shard_episodes=96)
+CHUNKS = {"fit": 12, "fine-tune": 8}
+SAVES = sum(CHUNKS.values())
 FIT = (
-    "--members 2 --width 32 --steps 3000 --fine-steps 1000 --fine-batch 32 --fine-horizon 4 "
+    f"--members 2 --width 32 --steps {CHUNKS['fit'] * CHUNK} "
+    f"--fine-steps {CHUNKS['fine-tune'] * CHUNK} --fine-batch 32 --fine-horizon 4 "
     "--calibrated-horizon 20"
 ).split()
 PROGRAM = """
@@ -61,12 +65,12 @@ class Settings:
     out: Path = Path(__file__).parent / "results" / "kill_fit.csv"
     """The table."""
     smoke: bool = False
-    """Two kills, and no file."""
+    """Three kills, and no file."""
 
 
 def main(settings: Settings) -> int:
     """Fit, kill, fit again, compare; return the number of fits that differ."""
-    kills = 2 if settings.smoke else settings.kills
+    kills = 3 if settings.smoke else settings.kills
     shutil.rmtree(settings.work, ignore_errors=True)
     plant = load_plant(PLANT)
     collect(plant, load_task(plant), settings.work / "dataset", DATA, 0)
@@ -74,15 +78,19 @@ def main(settings: Settings) -> int:
     finish(begin(first))  # compiles: the moments must lie within a fit that finds it compiled
     expected = sha256(first)
     process = begin(again)
-    wait_for_training(again)
-    seconds = finish(process)
+    wait_for_saves(process, again, 1)
+    started = time.monotonic()
+    wait_for_saves(process, again, SAVES)
+    interval = (time.monotonic() - started) / (SAVES - 1)
+    finish(process)
     assert sha256(again) == expected
-    print(f"training takes {seconds:.1f} s")
+    print(f"a state is saved every {interval:.2f} s")
     rng, rows = random.Random(settings.seed), []
     for number in range(kills):
         out = settings.work / f"killed-{number}"
-        moment = (number + rng.random()) / kills * seconds
-        row = {"plant": PLANT, "kill": number, "after_s": f"{moment:.2f}", **kill(out, moment)}
+        least, delay = round(number / max(kills - 1, 1) * SAVES), rng.uniform(0.0, 2.0 * interval)
+        row = {"plant": PLANT, "kill": number, "after_saves": least, "and_s": f"{delay:.2f}"}
+        row |= kill(out, least, delay)
         row["then_s"] = f"{finish(begin(out)):.1f}"
         row["same"] = int(sha256(out) == expected)
         print(row, flush=True)
@@ -109,9 +117,22 @@ def training_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def wait_for_training(out: Path) -> None:
-    """Wait until a fit trains."""
-    while not training_of(out).exists():
+def saved(out: Path) -> dict[str, int]:
+    """Return the number of the last saved state, by stage."""
+    return {
+        stage: max(
+            (int(p.name) for p in (training_of(out) / stage).glob("*") if p.name.isdigit()),
+            default=0,
+        )
+        for stage in CHUNKS
+    }
+
+
+def wait_for_saves(process: subprocess.Popen[bytes], out: Path, least: int) -> None:
+    """Wait until a fit trains and has saved its state so many times, or has ended."""
+    while process.poll() is None:
+        if training_of(out).exists() and sum(saved(out).values()) >= least:
+            return
         time.sleep(0.01)
 
 
@@ -123,23 +144,17 @@ def finish(process: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - started
 
 
-def kill(out: Path, moment: float) -> dict[str, Any]:
-    """Start a fit and kill it `moment` seconds after its training began; return what it left."""
+def kill(out: Path, least: int, delay: float) -> dict[str, Any]:
+    """Start a fit, kill it `delay` seconds after so many saves; return what it left."""
     process = begin(out)
-    wait_for_training(out)
-    time.sleep(moment)
+    wait_for_saves(process, out, least)
+    time.sleep(delay)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    left = training_of(out)
-    saved = {
-        stage: max((int(p.name) for p in (left / stage).glob("*") if p.name.isdigit()), default=0)
-        for stage in ("fit", "fine-tune")
-    }
-    unfinished = [p for p in left.glob("*/*") if not p.name.isdigit()]
+    unfinished = [p for p in training_of(out).glob("*/*") if not p.name.isdigit()]
     return {
         "finished": int(out.exists()),
-        "fit_saved": saved["fit"],
-        "fine_tune_saved": saved["fine-tune"],
+        **{f"{stage}_saved": number for stage, number in saved(out).items()},
         "while_saving": int(bool(unfinished)),
     }
 

@@ -1,9 +1,10 @@
 """What does each part of the fit give, taken away from the whole?
 
 For every plant the same data and settings, one part changed: the loss, joint limits as inputs, the
-length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). Then
-open-loop errors on held-out episodes, and on a second set that was shaken twice as hard. A flight
-whose error exceeds 100 times the motion counts as that.
+length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). One
+part is added, running means of the weights, which the fit does not have. Then open-loop errors on
+held-out episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds
+100 times the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
@@ -22,13 +23,14 @@ from unittest.mock import patch
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import surrogate_benchmark as benchmark
 import table
 import tyro
 
 from physai.plant import load_plant
 from physai.state import difference
-from physai.surrogate import train
+from physai.surrogate import fit, train
 from physai.surrogate.bounds import MARGIN, fit_bounds, unbounded
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
@@ -37,6 +39,7 @@ from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.score import HORIZONS
 from physai.surrogate.spread import channel_spread, rms
+from physai.surrogate.train import CHUNK
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Su
         yield "without joint limits", fitted(replace(layout, limits=()), known)
     with patch.object(train, "log_error", squared):
         yield "mean squared error", fitted(layout, known)
+    with patch.object(fit, "stages_of", averaged_stages):
+        yield "running means of weights", fitted(layout, known)
     if not settings.smoke:
         yield "without fine-tuning", fitted(layout, known, replace(chosen, fine_steps=0))
 
@@ -107,6 +112,42 @@ def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Su
 def squared(square: jax.Array, counted: jax.Array) -> jax.Array:
     """Return the logarithm of the mean of squared errors `[n]`, in place of the mean of theirs."""
     return jnp.log(jnp.sum(counted * square) / jnp.maximum(jnp.sum(counted), 1))
+
+
+def averaged_stages(*arguments: Any, make: Any = fit.stages_of) -> tuple[train.Stage, ...]:
+    """Return the fit's stages, each of which ends with the running means of its weights."""
+    return tuple(
+        replace(stage, optimiser=averaged(stage.optimiser, -(-stage.steps // CHUNK) * CHUNK))
+        for stage in make(*arguments)
+    )
+
+
+def averaged(
+    optimiser: optax.GradientTransformation, steps: int, decay: float = 0.999
+) -> optax.GradientTransformation:
+    """Replace the weights by their exponential running means at the last of `steps`.
+
+    The decay after k steps is at most (1 + k) / (10 + k), so that the initial weights are soon
+    forgotten.
+
+    Reference: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992,
+    doi:10.1137/0330046, where the mean is a plain one.
+    """
+
+    def init(params: Any) -> Any:
+        return optimiser.init(params), params, jnp.zeros((), jnp.int32)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        inner, mean, count = state
+        updates, inner = optimiser.update(updates, inner, params)
+        kept = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+        after: Any = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda m, p: kept * m + (1.0 - kept) * p, mean, after)
+        last = count + 1 == steps
+        updates = jax.tree.map(lambda u, m, p: jnp.where(last, m - p, u), updates, mean, params)
+        return updates, (inner, mean, count + 1)
+
+    return optax.GradientTransformation(init, update)
 
 
 def errors(surrogate: Surrogate, sets: benchmark.Sets) -> dict[str, Any]:
