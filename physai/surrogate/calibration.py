@@ -61,14 +61,13 @@ class Flown(NamedTuple):
     @property
     def sound(self) -> np.ndarray:
         """Where `[H, n]` the prediction is finite."""
-        return np.isfinite(self.error).all(axis=2) & np.isfinite(self.spread).all(axis=2)
+        return np.asarray((np.isfinite(self.error) & np.isfinite(self.spread)).all(axis=2))
 
     def of(self, rows: np.ndarray) -> Flown:
         """Return some of the windows."""
-        return Flown(
-            *(values[rows] for values in self[:3]),
-            *jax.tree.map(lambda values: values[:, rows], self[3:]),
-        )
+        first = (values[rows] for values in (self.episode, self.start, self.lasting))
+        rest = (self.states, self.actions, self.disturbances, self.error, self.spread)
+        return Flown(*first, *jax.tree.map(lambda values: values[:, rows], rest))
 
 
 def windows(episodes: Episodes, horizon: int, stride: int) -> tuple[State, np.ndarray, np.ndarray]:

@@ -187,7 +187,7 @@ def _part(episodes: Episodes, rows: np.ndarray) -> Episodes:
 def _nrmse(surrogate: Surrogate, test: Episodes, horizon: int) -> float:
     """Return the nRMSE at a horizon, as the report card defines it."""
     flown = open_loop(surrogate, test, horizon, STRIDE, least=horizon)
-    kept = flown.sound.all(axis=0)
+    kept = np.asarray(flown.sound.all(axis=0))
     if not kept.any():
         raise InputError("forecast: every open-loop prediction blew up; fit longer")
     flown = flown.of(kept)

@@ -101,7 +101,7 @@ def score(
     every = open_loop(surrogate, episodes, max(horizons), settings.stride)
     judged = coverage_of(surrogate, every)
     whole = every.of(every.lasting == max(horizons))
-    finite = np.isfinite(whole.error).all(axis=(0, 2))
+    finite = np.asarray(np.isfinite(whole.error).all(axis=(0, 2)))
     if not finite.any():
         raise InputError("score: every open-loop prediction blew up; fit longer or on more data")
     kept = whole.of(finite)
