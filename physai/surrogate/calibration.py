@@ -16,7 +16,7 @@ control", 2022, theorem 1, arXiv:2208.02814.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,9 +65,9 @@ class Flown(NamedTuple):
 
     def of(self, rows: np.ndarray) -> Flown:
         """Return some of the windows."""
-        first = (values[rows] for values in (self.episode, self.start, self.lasting))
-        rest = (self.states, self.actions, self.disturbances, self.error, self.spread)
-        return Flown(*first, *jax.tree.map(lambda values: values[:, rows], rest))
+        rest: Any = (self.states, self.actions, self.disturbances, self.error, self.spread)
+        rest = jax.tree.map(lambda values: values[:, rows], rest)
+        return Flown(self.episode[rows], self.start[rows], self.lasting[rows], *rest)
 
 
 def windows(episodes: Episodes, horizon: int, stride: int) -> tuple[State, np.ndarray, np.ndarray]:
