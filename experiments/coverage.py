@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import table
 import tyro
@@ -167,7 +168,7 @@ def interval(
 ) -> tuple[float, float]:
     """Return a 95% interval of the coverage at a step: episodes drawn anew, with their windows."""
     rows = flown.recorded[step]
-    width = np.asarray(surrogate.half_width(flown.spread))[step][rows]
+    width = np.asarray(surrogate.half_width(jnp.asarray(flown.spread)))[step][rows]
     moving = np.isfinite(scale[step])
     inside = (np.abs(flown.error[step][rows]) <= width)[:, moving].mean(axis=1)
     _, episode = np.unique(flown.episode[rows], return_inverse=True)
