@@ -13,13 +13,16 @@ from masses import SPRING, episodes_of, machine
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 
+from physai import flow
 from physai.cli import main
 from physai.control.controller import BatchController
 from physai.errors import InputError
 from physai.plant import Plant
+from physai.progress import silent
 from physai.provenance import atomic_folder, check_chain, read_json, write_manifest
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
+from physai.stages import Stages
 from physai.state import State
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import Flown, calibrate, intervals, open_loop
@@ -200,6 +203,21 @@ def test_the_late_steps_of_an_episode_count_as_the_early_ones(
     assert (narrow.share(0) or 1.0) < 0.87
 
 
+def test_a_policy_without_intervals_does_not_end_a_run(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Dataset:
+        raise InputError("nothing collected")
+
+    monkeypatch.setattr(flow, "_collect", lost)
+    stages = Stages(plant, load_task(plant), tmp_path, 0, silent)
+    asked = (stages, flow.RunSettings(), tmp_path / "surrogate", tmp_path / "policy", 1)
+    assert flow._recalibrate(*asked)["missing"].endswith("episodes: nothing collected")
+    (tmp_path / "dataset-own").mkdir()  # of another run: not to be passed over
+    with pytest.raises(InputError, match="nothing collected"):
+        flow._recalibrate(*asked)
+
+
 def flights(error: np.ndarray, spread: np.ndarray) -> Flown:
     """Windows of one step that each are an episode, of states that do not matter here."""
     count = error.shape[1]
@@ -216,8 +234,8 @@ def test_correlation_is_spearmans() -> None:
     spread = rng.exponential(size=(1, 200, 3))
     error = spread * rng.normal(size=spread.shape)
     scale = np.array([[1.0, 1.0, np.nan]])
-    each = [spearmanr(np.abs(error[0, :, c]), spread[0, :, c]).statistic for c in (0, 1)]
-    expected = sum(each) / 2.0
+    each = [np.asarray(spearmanr(np.abs(error[0, :, c]), spread[0, :, c]))[0] for c in (0, 1)]
+    expected = float(each[0] + each[1]) / 2.0
     assert error_spread_correlation(flights(error, spread), scale, 0) == pytest.approx(expected)
     assert error_spread_correlation(flights(-(spread**3), spread), scale, 0) == pytest.approx(1.0)
     assert error_spread_correlation(flights(1 / spread, spread), scale, 0) == pytest.approx(-1.0)
