@@ -7,9 +7,7 @@ by hash. A second call with the same settings finds what is finished and goes on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +21,25 @@ from physai.learn.learn import Comparison, learn_inputs, learn_policy, load_poli
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, check_driven, load_plant
 from physai.progress import Progress, silent
-from physai.provenance import (
-    Source,
-    is_complete,
-    read_json,
-    write_json,
-)
+from physai.provenance import Source, read_json, write_json
 from physai.report.assemble import require_extra
 from physai.report.bench import bench
 from physai.report.run import last, report_run
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
 from physai.settings import check_number, check_whole
+from physai.stages import Stages
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.recalibrate import (
+    RECORD,
+    RecalibrateSettings,
+    recalibrate,
+    recalibrate_inputs,
+)
 from physai.surrogate.release import fit, fit_inputs, score_inputs, write_score
 from physai.surrogate.score import ScoreSettings
 from physai.surrogate.store import load_surrogate
-from physai.task import Task, load_task
+from physai.task import load_task
 from physai.verify.certificate import (
     Certificate,
     VerifySettings,
@@ -49,9 +49,11 @@ from physai.verify.certificate import (
 
 SHOWN = (
     *("horizons", "nrmse", "position_error", "coverage", "baselines", "members_nrmse", "contact"),
-    "horizon_certificate",
+    *("sharpness", "error_spread_correlation", "horizon_certificate"),
 )
 """What the summary tells of the report card."""
+OWN, ENOUGH = "own", 20
+"""Name of what is made of the last policy's own episodes, and how many a split has at least."""
 
 
 @dataclass(frozen=True)
@@ -83,49 +85,6 @@ class RunSettings:
         check_number(self, "shortfall", least=0.0)
 
 
-@dataclass
-class _Run:
-    """What the stages share: where to write, and the log of what each took."""
-
-    plant: Plant
-    task: Task
-    out: Path
-    seed: int
-    progress: Progress
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[dict[str, Any]]:
-        """Time a block, log it, and yield the entry for the block to say what came out."""
-        started = time.monotonic()
-        entry: dict[str, Any] = {"stage": name, "seconds": 0.0, "result": ""}
-        yield entry
-        entry["seconds"] = round(time.monotonic() - started, 2)
-        self.log.append(entry)
-
-    def stage(
-        self,
-        name: str,
-        folder: Path,
-        kind: str,
-        settings: Any,
-        inputs: Mapping[str, Source],
-        make: Callable[[], object],
-    ) -> Path:
-        """Make an artefact unless it is there; refuse one that was made otherwise."""
-        with self.timed(name) as entry:
-            done = is_complete(folder, settings, inputs, kind=kind, seed=self.seed)
-            if not done and (folder / "manifest.json").exists():
-                raise InputError(
-                    f"{folder}: this {kind} is damaged, or was made with other settings or from "
-                    "other inputs. Remove it, or choose another --out."
-                )
-            if not done:
-                make()
-            entry["result"] = f"{describe(folder)}{', found there' if done else ''}"
-        return folder
-
-
 def run(
     plant: str | Path | Plant,
     out: str | Path,
@@ -152,9 +111,10 @@ def run(
     plant = check_driven(plant if isinstance(plant, Plant) else load_plant(plant))
     settings = settings or RunSettings()
     require_extra()
-    r = _Run(plant, load_task(plant), Path(out), seed, progress)
+    r = Stages(plant, load_task(plant), Path(out), seed, progress)
     data, surrogate, policy, returns = _improve(r, settings)
     card = _score(r, surrogate, data)
+    own = _recalibrate(r, settings, surrogate, policy, len(returns))
     certificate = _verify(r, settings, r.out / "certificate", "policy", policy)
     bundle = _export(r, policy, r.out / "certificate")
     compiled = _verify(r, settings, r.out / "certificate-c99", "bundle", bundle)
@@ -171,6 +131,7 @@ def run(
         "out": str(r.out),
         "seed": seed,
         "score": {k: card[k] for k in SHOWN},
+        "own_episodes": own,
         "returns": [asdict(c) for c in returns],
         "certificate": certificate.summary(),
         "certificate_c99": compiled.summary(),
@@ -186,14 +147,17 @@ def run(
     return summary
 
 
-def _improve(r: _Run, settings: RunSettings) -> tuple[list[Dataset], Path, Path, list[Comparison]]:
+def _improve(
+    r: Stages, settings: RunSettings
+) -> tuple[list[Dataset], Path, Path, list[Comparison]]:
     """Collect, fit and learn; then again on the policy's own flights while it falls short."""
     data: list[Dataset] = []
     comparisons: list[Comparison] = []
     surrogate = policy = None
     for number in range(settings.rounds + 1):
         folder = {w: r.out / last(w, number + 1) for w in ("dataset", "surrogate", "policy")}
-        data.append(_collect(r, settings, folder["dataset"], policy))
+        rollout = settings.rollout if policy is None else on_policy(settings.rollout)
+        data.append(_collect(r, rollout, folder["dataset"], r.seed + number, policy))
         surrogate = _fit(r, settings, folder["surrogate"], data, surrogate)
         policy = _learn(r, settings, folder["policy"], surrogate, policy)
         _, card = load_policy_folder(policy)
@@ -204,12 +168,12 @@ def _improve(r: _Run, settings: RunSettings) -> tuple[list[Dataset], Path, Path,
     return data, surrogate, policy, comparisons
 
 
-def _collect(r: _Run, settings: RunSettings, folder: Path, policy: Path | None) -> Dataset:
-    controller, rollout, seed = None, settings.rollout, r.seed
+def _collect(
+    r: Stages, rollout: RolloutSettings, folder: Path, seed: int, policy: Path | None
+) -> Dataset:
+    controller = None
     if policy is not None:
         controller = batch_controller(policy_controller(load_policy_folder(policy)[0]))
-        rollout = on_policy(rollout)
-        seed = r.seed + int(folder.name.rpartition("-")[2])
     with r.timed(folder.name) as entry:
         dataset = collect(
             r.plant, r.task, folder, rollout, seed, controller, r.progress, policy_folder=policy
@@ -229,7 +193,7 @@ def on_policy(settings: RolloutSettings) -> RolloutSettings:
 
 
 def _fit(
-    r: _Run, settings: RunSettings, folder: Path, data: list[Dataset], start: Path | None
+    r: Stages, settings: RunSettings, folder: Path, data: list[Dataset], start: Path | None
 ) -> Path:
     chosen = settings.fit if start is None else refit(settings.fit)
     inputs = fit_inputs(data, start)
@@ -247,7 +211,7 @@ def refit(settings: FitSettings) -> FitSettings:
 
 
 def _learn(
-    r: _Run, settings: RunSettings, folder: Path, surrogate: Path, start: Path | None
+    r: Stages, settings: RunSettings, folder: Path, surrogate: Path, start: Path | None
 ) -> Path:
     chosen = settings.learn
     if start is not None:
@@ -271,27 +235,7 @@ def _learn(
     return r.stage(folder.name, folder, "policy", own, inputs, make)
 
 
-def describe(folder: Path) -> str:
-    """Say in a few words what an artefact holds."""
-    if (folder / "policy.json").is_file() and (card := read_json(folder / "policy.json")):
-        true, imagined = (
-            "none" if card[k] is None else f"{card[k]:.2f}"
-            for k in ("true_return", "imagined_return")
-        )
-        return f"return {true} true, {imagined} imagined"
-    if (folder / "surrogate.json").is_file() and (card := read_json(folder / "surrogate.json")):
-        return f"{card['members']} members on {card['data']['training_steps']:,} steps"
-    if (folder / "score.json").is_file() and (card := read_json(folder / "score.json")):
-        return f"nRMSE {100 * card['nrmse'][-1]:.2f}% at {card['horizons'][-1]} steps"
-    if (folder / "parity.json").is_file() and (parity := read_json(folder / "parity.json")):
-        return f"C99 within {parity['c99_max_error']:.1e} of JAX"
-    if (folder / "certificate.json").is_file():
-        conditions = load_certificate(folder).conditions
-        return ", ".join(f"{c.name} {c.passed}/{c.flights}" for c in conditions)
-    return folder.name
-
-
-def _score(r: _Run, surrogate: Path, data: list[Dataset]) -> dict[str, Any]:
+def _score(r: Stages, surrogate: Path, data: list[Dataset]) -> dict[str, Any]:
     folder = r.out / "score"
     inputs = score_inputs(surrogate, data)
     make = lambda: write_score(r.plant, surrogate, data, folder, r.seed, r.progress)
@@ -299,7 +243,31 @@ def _score(r: _Run, surrogate: Path, data: list[Dataset]) -> dict[str, Any]:
     return read_json(folder / "score.json")
 
 
-def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Path) -> Certificate:
+def _recalibrate(
+    r: Stages, settings: RunSettings, surrogate: Path, policy: Path, rounds: int
+) -> dict[str, Any]:
+    """Make intervals for the last policy's own episodes, and judge them beside the old ones.
+
+    A policy whose episodes give none does not end the run: the reason takes the numbers' place.
+    """
+    data, folder = r.out / f"dataset-{OWN}", r.out / f"surrogate-{OWN}"
+    counts = {s: max(getattr(settings.rollout, s), ENOUGH) for s in ("calibration", "test")}
+    rollout = replace(settings.rollout, train=1, **counts)  # nothing is fitted on them
+    chosen = RecalibrateSettings(stride=settings.fit.stride)
+    sets: list[Dataset] = []
+    try:
+        sets.append(_collect(r, rollout, data, r.seed + rounds, policy))
+        inputs = recalibrate_inputs(surrogate, sets)
+        make = lambda: recalibrate(r.plant, surrogate, sets, folder, chosen, r.progress)
+        r.stage(folder.name, folder, "surrogate", chosen, inputs, make)
+    except InputError as error:
+        if (folder if sets else data).exists():
+            raise  # what is there was made otherwise
+        return {"missing": f"No intervals for the policy's own episodes: {error}"}
+    return read_json(folder / RECORD)
+
+
+def _verify(r: Stages, settings: RunSettings, folder: Path, role: str, source: Path) -> Certificate:
     """Certify what lies in `source`: a policy, or a bundle, whose compiled C code flies."""
     chosen = VerifySettings().with_flights(settings.flights)
     inputs: dict[str, Source] = {"plant": r.plant, role: source}
@@ -324,7 +292,7 @@ def _verify(r: _Run, settings: RunSettings, folder: Path, role: str, source: Pat
     return load_certificate(folder)
 
 
-def _export(r: _Run, policy: Path, certificate: Path) -> Path:
+def _export(r: Stages, policy: Path, certificate: Path) -> Path:
     folder = r.out / "bundle"
     inputs: dict[str, Source] = {"plant": r.plant, "policy": policy, "certificate": certificate}
     make = lambda: export_policy(r.plant, r.task, policy, folder, certificate, r.seed, r.progress)

@@ -9,7 +9,7 @@ from physai.console import stdout, table
 from physai.plant import Check, Plant
 from physai.provenance import Link
 from physai.report.inspection import Inspection, table_rows
-from physai.report.score import sentences
+from physai.report.score import recalibration_sentence, sentences
 
 
 def record(result: Mapping[str, Any]) -> None:
@@ -158,18 +158,41 @@ def _horizons(card: Mapping[str, Any]) -> None:
         **{f"{name} %": errors for name, errors in card["baselines"].items()},
         "position error, % of distance": card["position_error"],
         "90% interval covers %": card["coverage"],
+        "its half width %": card["sharpness"],
     }
     shown = {name: values for name, values in shown.items() if any(v is not None for v in values)}
     rows = [
-        (str(h), *(_percent(values[i]) for values in shown.values()))
-        for i, h in enumerate(card["horizons"])
+        (str(h), *(_percent(values[i]) for values in shown.values()), correlation)
+        for i, (h, correlation) in enumerate(
+            zip(card["horizons"], card["error_spread_correlation"], strict=True)
+        )
     ]
     title = "surrogate against true MuJoCo, episodes not seen before"
-    table(title, ("steps ahead", *shown), rows)
+    table(title, ("steps ahead", *shown, "rank correlation of error with spread"), rows)
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
+
+
+def recalibration(
+    record: Mapping[str, Any], title: str = "90% intervals on the test episodes"
+) -> None:
+    """Print what a surrogate's intervals are worth, before and after they were made anew."""
+    columns = ("steps ahead", "test windows", "covers % before", "after", "half width % before")
+    rows = [
+        (
+            str(h),
+            record["windows"][i],
+            *(_percent(record[x]["coverage"][i]) for x in ("before", "after")),
+            *(_percent(record[x]["sharpness"][i]) for x in ("before", "after")),
+            record["error_spread_correlation"][i],
+        )
+        for i, h in enumerate(record["horizons"])
+    ]
+    more = ("after", "rank correlation of error with spread")
+    table(title, (*columns, *more), rows)
+    stdout.print(recalibration_sentence(record), markup=False, soft_wrap=True)
 
 
 def forecast(result: Mapping[str, Any]) -> None:
@@ -227,6 +250,10 @@ def summary(result: Mapping[str, Any]) -> None:
     _horizons(result["score"])
     if (found := result["score"]["horizon_certificate"]) is not None:
         stdout.print(found["statement"], markup=False, soft_wrap=True)
+    if "missing" in (own := result["own_episodes"]):
+        stdout.print(own["missing"], markup=False, soft_wrap=True)
+    else:
+        recalibration(own, "90% intervals on the policy's own episodes, test split")
     certificate(result["certificate"], "policy, verified in true MuJoCo")
     certificate(result["certificate_c99"], "the compiled C code, same flights")
     parity = result["parity"]

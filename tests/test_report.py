@@ -78,6 +78,8 @@ def score() -> dict:
         "seconds": [0.02, 0.2, 1.0],
         "nrmse": [0.001, 0.01, 0.05],
         "coverage": [0.9, 0.91, 0.894],
+        "sharpness": [0.002, 0.02, 0.1234],
+        "error_spread_correlation": [0.5, None, 0.4321],
         "position_error": [0.001, None, 0.0123],
         "channels": {
             c.name: {"unit": c.unit, "half_width": [0.1, 0.2, 0.3], **channel}
@@ -87,12 +89,22 @@ def score() -> dict:
             "nrmse": curve,
             "coverage": [0.9 + 0.0001 * i for i in range(STEPS)],
             "half_width": [2.0 * x for x in curve],
+            "windows": [400] * STEPS,
             "persistence": [1.0] * STEPS,
             "ridge": [3.0 * x for x in curve],
         },
     }  # fmt: skip
 
 
+RECALIBRATION = {
+    "episodes": {"calibration": 123, "test": 124},
+    "horizons": [1, 10, 50],
+    "windows": [1451, 1201, 345],
+    "error_spread_correlation": [0.5, 0.4, None],
+    "before": {"coverage": [0.88, 0.87, 0.8432], "sharpness": [0.001, 0.01, 0.0611]},
+    "after": {"coverage": [0.9, 0.901, 0.9089], "sharpness": [0.0012, 0.012, None]},
+    "outside": 0.3217,
+}
 PARITY = {
     "samples": 10_000,
     "c99_max_error": 3.6e-7,
@@ -158,6 +170,7 @@ def parts(run: Path) -> ReportParts:
         plant=PLANT,
         task=TASK,
         score=score(),
+        recalibration=RECALIBRATION,
         fit_curve=run / "fit.csv",
         learning=[run / "learning-0.csv", run / "learning-1.csv"],
         comparisons=[Comparison(-50.0, -60.0), Comparison(-49.0, -59.0)],
@@ -318,6 +331,10 @@ def test_summary_and_tables_say_what_the_parts_say(run: Path, page: str) -> None
         "0.041 (311)",
         "0.073 (89)",
         "-0.123 m",
+        "0.123 0.432",
+        "345 84.32 % 90.89 % 0.0611 – –",
+        "made from 123 episodes and hold for episodes drawn like these",
+        "32.17 % lie outside the operating domain",
         "60 or more",
         "at least 95% of flights do as they are told",
         "calls 1.23 % of the test inputs outside (false alarms)",
@@ -374,6 +391,10 @@ def test_report_without_any_part_says_what_is_missing(tmp_path: Path) -> None:
     assert "nothing was verified" in words
     assert "Speed was not measured" in words
     assert "svg" not in parsed.seen
+    assert "Not made in this run." in words
+    missing = ReportParts(PLANT, TASK, recalibration={"missing": "No intervals: lost at once"})
+    page = write_report(tmp_path / "other", missing, {}, None).read_text()
+    assert "No intervals: lost at once" in page
     assert numbers(page) == {}
 
 

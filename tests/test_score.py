@@ -87,6 +87,16 @@ def test_coverage_ends_with_the_calibrated_horizon(card: dict) -> None:
     assert card["curve"]["coverage"][49] is not None and card["curve"]["coverage"][50] is None
     channel = card["channels"]["x"]
     assert channel["coverage"][3] is channel["half_width"][3] is None and channel["rmse"][3] > 0.0
+    assert card["sharpness"][3] is None and all(x > 0.0 for x in card["sharpness"][:3])
+    # The members' spread needs no calibration.
+    assert all(-1.0 < x < 1.0 for x in card["error_spread_correlation"])
+
+
+def test_intervals_are_judged_on_all_windows_that_last_so_long(card: dict) -> None:
+    """64 episodes of 120 periods; the errors are of the windows of 100 alone."""
+    windows = card["curve"]["windows"]
+    assert [windows[h - 1] for h in (1, 10, 50, 100)] == [64 * n for n in (24, 23, 15, 5)]
+    assert card["windows"] == 64 * 5
 
 
 def test_baselines_are_those_scored_alone(

@@ -76,16 +76,33 @@ def test_conformal_quantile_covers_what_it_promises() -> None:
     """On exchangeable scores the coverage of fresh ones is 90%, and 1/(n+1) above at most."""
     rng = np.random.default_rng(0)
     n, repeats = 99, 4000
-    calibration = rng.exponential(size=(1, n, repeats))
+    calibration = rng.exponential(size=(n, repeats))
     fresh = rng.exponential(size=repeats)
-    covered = (fresh <= conformal_quantile(calibration)[0]).mean()
+    covered = (fresh <= conformal_quantile(calibration, np.arange(n))).mean()
     # exactly 0.9 in expectation for n = 99; four standard errors of a binomial
     assert abs(covered - 0.9) < 4 * np.sqrt(0.09 / repeats)
 
 
+def test_conformal_quantile_covers_windows_that_depend_on_each_other() -> None:
+    """Eight equal scores an episode are worth one: of 12 episodes the largest, 12/13 covered."""
+    rng = np.random.default_rng(0)
+    episodes, windows, repeats = 12, 8, 4000
+    episode = np.repeat(np.arange(episodes), windows)
+    calibration = rng.exponential(size=(episodes, repeats))[episode]
+    fresh = rng.exponential(size=repeats)
+    covered = (fresh <= conformal_quantile(calibration, episode)).mean()
+    assert abs(covered - 12 / 13) < 4 * np.sqrt(0.09 / repeats)
+    # Taken for independent they promise more than they keep.
+    naive = (fresh <= conformal_quantile(calibration, np.arange(len(episode)))).mean()
+    assert abs(naive - 11 / 13) < 4 * np.sqrt(0.15 / repeats)
+
+
 def test_conformal_quantile_is_the_order_statistic() -> None:
-    scores = np.random.default_rng(1).permutation(np.arange(1.0, 51.0)).reshape(1, 50, 1)
-    assert conformal_quantile(scores)[0, 0] == 46.0  # ceil(51 * 0.9) = 46
+    scores = np.random.default_rng(1).permutation(np.arange(1.0, 51.0)).reshape(50, 1)
+    assert conformal_quantile(scores, np.arange(50))[0] == 46.0  # ceil(51 * 0.9) = 46
+    assert conformal_quantile(scores, np.arange(50) // 5)[0] == 50.0  # ceil(55 * 0.9) = 50
+    # Of eight scores not even the largest is exceeded by a ninth in less than a tenth of the cases.
+    assert conformal_quantile(scores[:8], np.arange(8))[0] == np.inf
 
 
 def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class ReportParts:
         plant: the machine.
         task: what it had to do, as it was verified.
         score: what `physai.surrogate.score.score` returned.
+        recalibration: what `physai.surrogate.recalibrate.recalibrate` returned for the policy's own
+            episodes, or {"missing": why there is none}.
         fit_curve: CSV file of the training loss.
         learning: CSV files of the learning curves, one a round.
         comparisons: imagined and true return, one a round.
@@ -58,6 +60,7 @@ class ReportParts:
     plant: Plant
     task: Task
     score: Mapping[str, Any] | None = None
+    recalibration: Mapping[str, Any] | None = None
     fit_curve: Path | None = None
     learning: Sequence[Path] = ()
     comparisons: Sequence[Comparison] = ()
@@ -124,6 +127,7 @@ def write_report(
         confidence=max((c.confidence for c in certificates.values()), default=None),
         windows=parts.score["windows"] if parts.score else 0,
         said=score.sentences(parts.score) if parts.score else [],
+        own=_own(parts.recalibration),
         versions=_versions(parts.chain),
         nominal=all(c.design is None for c in certificates.values()),
     )
@@ -232,6 +236,8 @@ def _tables(
         found["errors"] = score.error_table(parts.score)
         found["worst"] = score.worst_table(parts.score)
         found["horizon"] = score.horizon_table(parts.score)
+    if parts.recalibration is not None and "missing" not in parts.recalibration:
+        found["own"] = score.recalibration_table(parts.recalibration)
     if certificates:
         found["conditions"] = tables.condition_table(next(iter(certificates.values())))
     if parts.parity is not None:
@@ -252,6 +258,13 @@ def _tiles(parts: ReportParts, certificates: Mapping[str, Certificate]) -> list[
     if parts.chain:
         tiles.append(summary.chain_tile(parts.chain))
     return tiles
+
+
+def _own(recalibration: Mapping[str, Any] | None) -> str:
+    """Say what the intervals for the policy's own episodes hold for, or why there are none."""
+    if recalibration is None:
+        return "Not made in this run."
+    return recalibration.get("missing") or score.recalibration_sentence(recalibration)
 
 
 def _datasets(chain: Sequence[Link]) -> dict[str, dict[str, Any]]:

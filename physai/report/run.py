@@ -38,11 +38,15 @@ def report_run(out: str | Path, plant: Plant | None = None) -> Path:
         "bundle": out / "bundle",
         "certificate-c99": out / "certificate-c99",
     }
+    own = summary["own_episodes"]
+    if "missing" not in own:
+        inputs["surrogate-own"] = out / "surrogate-own"
     chain = [link for folder in inputs.values() for link in check_chain(folder)]
     parts = ReportParts(
         plant=plant,
         task=load_task(plant),
         score=_card(out / "score" / "score.json"),
+        recalibration=own,
         fit_curve=folders["surrogate"] / "fit.csv",
         learning=[out / last("policy", n + 1) / "learning.csv" for n in range(rounds)],
         comparisons=[Comparison(**c) for c in summary["returns"]],

@@ -7,6 +7,12 @@ from typing import Any
 
 from physai.report.text import NONE, Table, number, percent, whole
 
+WORTH = (
+    "mean half width of the interval, as the nRMSE",
+    "rank correlation of error with spread",
+)
+"""What else is told of intervals beside their coverage."""
+
 
 def sentences(card: Mapping[str, Any]) -> list[str]:
     """Return what a card says beside its numbers: what is certified, what is missing and why."""
@@ -77,13 +83,45 @@ def score_table(score: Mapping[str, Any]) -> Table:
                 number(baselines["persistence"][i]),
                 _share(score["position_error"][i], up=True),
                 _share(score["coverage"][i]),
+                number(score["sharpness"][i]),
+                number(score["error_spread_correlation"][i]),
             )
         )
     head = ("horizon, control periods", "horizon, s", "nRMSE")
     kinds = ("free (windows)", "in contact (windows)") if split else ()
     compared = ("single members", "ridge regression", "nothing changes")
-    rest = ("position error per distance flown", "coverage of the 90% interval")
+    rest = ("position error per distance flown", "coverage of the 90% interval", *WORTH)
     return Table((*head, *kinds, *compared, *rest), rows, 0)
+
+
+def recalibration_table(record: Mapping[str, Any]) -> Table:
+    """Return what intervals are worth on other episodes, before and after they were made anew."""
+    rows = []
+    for i, (steps, windows) in enumerate(zip(record["horizons"], record["windows"], strict=True)):
+        old, new = record["before"], record["after"]
+        rows.append(
+            (
+                f"{steps}",
+                whole(windows),
+                *(_share(x["coverage"][i]) for x in (old, new)),
+                *(number(x["sharpness"][i]) for x in (old, new)),
+                number(record["error_spread_correlation"][i]),
+            )
+        )
+    head = ("horizon, control periods", "test windows", "coverage before", "coverage after")
+    widths = (f"{WORTH[0]}, before", "after")
+    return Table((*head, *widths, WORTH[1]), rows, 0)
+
+
+def recalibration_sentence(record: Mapping[str, Any]) -> str:
+    """Say for what the new intervals hold, and how much of it lies outside the domain."""
+    episodes = record["episodes"]
+    return (
+        f"The new intervals are made from {whole(episodes['calibration'])} episodes and hold for "
+        f"episodes drawn like these; both are judged on {whole(episodes['test'])} others. Of their "
+        f"control periods {percent(record['outside'], up=True)} lie outside the operating domain, "
+        "which says where the networks were trained and stays as it is."
+    )
 
 
 def error_table(score: Mapping[str, Any]) -> Table:

@@ -72,14 +72,13 @@ def error_series(score: Mapping[str, Any], period: float) -> Columns:
 
 def calibration_series(score: Mapping[str, Any], period: float) -> Columns:
     """Return coverage by horizon in percent, and the 95% band of as many independent windows."""
-    coverage = score["curve"]["coverage"]
-    count = int(score["windows"])
-    low, high = (100.0 * float(binom.ppf(q, count, COVERAGE)) / count for q in (0.025, 0.975))
+    coverage, count = score["curve"]["coverage"], np.asarray(score["curve"]["windows"])
+    low, high = (100.0 * binom.ppf(q, count, COVERAGE) / count for q in (0.025, 0.975))
     return {
         "horizon_s": [round(n * period, 9) for n in range(1, len(coverage) + 1)],
         "coverage_percent": [None if x is None else 100.0 * x for x in coverage],
-        "band_low_percent": [low] * len(coverage),
-        "band_high_percent": [high] * len(coverage),
+        "band_low_percent": low.tolist(),
+        "band_high_percent": high.tolist(),
     }
 
 

@@ -186,13 +186,13 @@ def _part(episodes: Episodes, rows: np.ndarray) -> Episodes:
 
 def _nrmse(surrogate: Surrogate, test: Episodes, horizon: int) -> float:
     """Return the nRMSE at a horizon, as the report card defines it."""
-    true, error, _ = open_loop(surrogate, test, horizon, STRIDE)
-    kept = np.isfinite(error).all(axis=(0, 2))
+    flown = open_loop(surrogate, test, horizon, STRIDE, least=horizon)
+    kept = np.asarray(flown.sound.all(axis=0))
     if not kept.any():
         raise InputError("forecast: every open-loop prediction blew up; fit longer")
-    true, error = jax.tree.map(lambda x: x[:, kept], (true, error))
-    rmse = np.sqrt(np.mean(np.square(error[-1]), axis=0))
-    return rms(rmse / channel_spread(surrogate.layout.joints, true)[-1])
+    flown = flown.of(kept)
+    rmse = np.sqrt(np.mean(np.square(flown.error[-1]), axis=0))
+    return rms(rmse / channel_spread(surrogate.layout.joints, flown.states)[-1])
 
 
 def _working(folder: Path) -> Path:

@@ -102,6 +102,7 @@ def fit(
             "symmetry": datasets[0].meta["symmetry"],
             "equations_explain": explained,
             "devices": devices_of(surrogate, settings),
+            "calibration": calibrated_on(datasets),
         }
         save_surrogate(temporary, surrogate, plant, about)
         atomic_write(temporary / CURVE, _curve(losses))
@@ -112,13 +113,31 @@ def fit(
 
 def fit_inputs(data: Sequence[Dataset], start: str | Path | None) -> dict[str, Source]:
     """Return what a surrogate is made from, by role."""
-    inputs = _datasets(data)
+    inputs = dataset_roles(data)
     return inputs if start is None else {**inputs, "start": Path(start)}
+
+
+def dataset_roles(data: Sequence[Dataset]) -> dict[str, Source]:
+    """Return datasets by the role that a manifest names them with."""
+    names = ["dataset", *(f"dataset-{i}" for i in range(1, len(data)))]
+    return {name: dataset.folder for name, dataset in zip(names, data, strict=True)}
+
+
+def calibrated_on(data: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """Say for a surrogate's card whose episodes its intervals were made from, by dataset."""
+    return [
+        {
+            "controller": dataset.meta["controller"],
+            "episodes": dataset.counts["calibration"]["episodes"],
+            "steps": dataset.counts["calibration"]["valid_steps"],
+        }
+        for dataset in data
+    ]
 
 
 def score_inputs(surrogate: Path, data: Sequence[Dataset]) -> dict[str, Source]:
     """Return what a report card is made from, by role."""
-    return {"surrogate": surrogate, **_datasets(data)}
+    return {"surrogate": surrogate, **dataset_roles(data)}
 
 
 def write_score(
@@ -183,11 +202,6 @@ def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
             f"calibration: expected at least 20 episodes of {settings.calibrated_horizon} valid "
             f"steps, got {enough}; collect more or longer episodes, or lower calibrated_horizon"
         )
-
-
-def _datasets(data: Sequence[Dataset]) -> dict[str, Source]:
-    names = ["dataset", *(f"dataset-{i}" for i in range(1, len(data)))]
-    return {name: dataset.folder for name, dataset in zip(names, data, strict=True)}
 
 
 def _curve(losses: dict[str, np.ndarray]) -> str:

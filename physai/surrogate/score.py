@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from physai.errors import InputError
@@ -15,15 +13,21 @@ from physai.rollout.dataset import Episodes
 from physai.settings import check_whole
 from physai.state import State
 from physai.surrogate.alone import flown_alone
-from physai.surrogate.calibration import fly_beside, window_starts, windows
+from physai.surrogate.calibration import open_loop, window_starts
 from physai.surrogate.contact import contact_split
+from physai.surrogate.coverage import (
+    Coverage,
+    coverage_of,
+    error_spread_correlation,
+    number_or_none,
+)
 from physai.surrogate.energy import energy_drift
 from physai.surrogate.guard import domain_rates
 from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.spread import channel_spread, rms
 
-FORMAT = "physai.score/2"
+FORMAT = "physai.score/3"
 HORIZONS = (1, 10, 50, 100)
 LEAST_WINDOWS = 20  # that are as long as a horizon, for it to be reported
 WORST = 5  # episodes that are named
@@ -69,7 +73,9 @@ def score(
     moved from the start of the window, which is what the forecast "nothing moves" would be wrong
     by, and is smaller than the standard deviation of the position itself.
 
-    All horizons are scored on the same windows, those as long as the longest horizon.
+    The errors at all horizons are of the same windows, those as long as the longest horizon. The
+    intervals of each horizon are judged on all windows that last so long
+    (`physai.surrogate.coverage`).
 
     Args:
         surrogate: what predicts.
@@ -92,41 +98,41 @@ def score(
     settings = settings or ScoreSettings()
     tolerance = parse_tolerance(settings.tolerance, plant)
     horizons, short = _reached(episodes, settings)
-    states, actions, disturbances = windows(episodes, max(horizons), settings.stride)
-    error, spread = fly_beside(surrogate, states, actions, disturbances)
-    width = np.asarray(surrogate.half_width(jnp.asarray(spread)))
-    inside = np.abs(error) <= width
-    lost = ~np.isfinite(error).all(axis=(0, 2))
-    if lost.all():
+    every = open_loop(surrogate, episodes, max(horizons), settings.stride)
+    judged = coverage_of(surrogate, every)
+    whole = every.of(every.lasting == max(horizons))
+    finite = np.asarray(np.isfinite(whole.error).all(axis=(0, 2)))
+    if not finite.any():
         raise InputError("score: every open-loop prediction blew up; fit longer or on more data")
-    episode, start = window_starts(episodes, max(horizons), settings.stride)
-    true, actions, disturbances = jax.tree.map(
-        lambda x: x[:, ~lost], (states, actions, disturbances)
-    )
-    scale = channel_spread(surrogate.layout.joints, true)
-    kept = _Kept(true, error[:, ~lost], width[:, ~lost], inside, scale, horizons)
-    measures = _errors(surrogate, plant, kept)
-    alone = flown_alone(surrogate, ridge, true, actions, disturbances, scale)
+    kept = whole.of(finite)
+    scale = channel_spread(surrogate.layout.joints, kept.states)
+    measures = _errors(surrogate, plant, _Kept(kept.states, kept.error, scale, judged, horizons))
+    alone = flown_alone(surrogate, ridge, kept.states, kept.actions, kept.disturbances, scale)
     measures["curve"] |= alone.curve
     return {
         "format": FORMAT,
-        "windows": int(inside.shape[1]),
-        "blown_up": int(lost.sum()),
+        "windows": len(finite),
+        "blown_up": int((~finite).sum()),
         "members": surrogate.members,
         "horizons": list(horizons),
         "too_long": short,
         "seconds": [round(h * plant.control_period, 6) for h in horizons],
         **measures,
+        "error_spread_correlation": [
+            error_spread_correlation(every, judged.scale, h - 1) for h in horizons
+        ],
         "baselines": {name: [row[h - 1] for h in horizons] for name, row in alone.curve.items()},
         "ridge_blown_up": alone.ridge_blown_up,
         "members_nrmse": {
             name: [row[h - 1] for h in horizons] for name, row in alone.members.items()
         },
         "contact": contact_split(
-            plant, episodes, episode[~lost], start[~lost], kept.error, scale, horizons
+            plant, episodes, kept.episode, kept.start, kept.error, scale, horizons
         ),
-        "worst": _worst(plant, error, scale, episode, start),
-        "domain": {k: _finite(v) for k, v in domain_rates(surrogate, episodes, seed=seed).items()},
+        "worst": _worst(plant, whole.error, scale, whole.episode, whole.start),
+        "domain": {
+            k: number_or_none(v) for k, v in domain_rates(surrogate, episodes, seed=seed).items()
+        },
         "energy": energy_drift(surrogate, plant, episodes, horizons),
         "horizon_certificate": horizon_certificate(surrogate, plant, episodes, tolerance, scale)
         if tolerance
@@ -137,14 +143,13 @@ def score(
 class _Kept(NamedTuple):
     """The windows whose predictions stayed finite, and what was found in them.
 
-    `inside` is of all windows. Shapes: `[H, n, nc]`, the scale `[H, nc]`.
+    Shapes: `[H, n, nc]`, the scale `[H, nc]`. The intervals are judged on shorter windows, too.
     """
 
     states: State
     error: np.ndarray
-    width: np.ndarray
-    inside: np.ndarray
     scale: np.ndarray
+    judged: Coverage
     horizons: tuple[int, ...]
 
 
@@ -164,33 +169,30 @@ def _reached(
 def _errors(surrogate: Surrogate, plant: Plant, kept: _Kept) -> dict[str, Any]:
     """Return errors and coverage by horizon, by channel and step by step."""
     at = [h - 1 for h in kept.horizons]
-    error, width, inside, scale = kept.error, kept.width, kept.inside, kept.scale
-    calibrated = surrogate.calibration.floor.shape[0]
+    error, scale, judged = kept.error, kept.scale, kept.judged
     rmse = np.sqrt(np.mean(np.square(error), axis=1))
     nrmse = rmse / scale
     flown = _distance_flown(surrogate, kept.states)
-
-    def covered(step: int, channel: slice | int = slice(None)) -> float | None:
-        return float(inside[step, :, channel].mean()) if step < calibrated else None
-
+    steps = range(len(error))
     return {
         "nrmse": [rms(nrmse[i]) for i in at],
-        "coverage": [covered(i) for i in at],
+        "coverage": [judged.share(i) for i in at],
+        "sharpness": [judged.sharpness(i) for i in at],
         "position_error": [_position_error(surrogate, error, flown, i) for i in at],
         "channels": {
             channel.name: {
                 "unit": channel.unit,
                 "rmse": [float(rmse[i, c]) for i in at],
-                "nrmse": [_finite(nrmse[i, c]) for i in at],
-                "coverage": [covered(i, c) for i in at],
-                "half_width": [_finite(width[i, :, c].mean()) for i in at],
+                "nrmse": [number_or_none(nrmse[i, c]) for i in at],
+                **judged.channel(c, at),
             }
             for c, channel in enumerate(plant.state_channels)
         },
         "curve": {
             "nrmse": [rms(row) for row in nrmse],
-            "coverage": [covered(i) for i in range(len(inside))],
-            "half_width": [_finite(rms(row)) for row in np.sqrt(np.mean(width**2, axis=1)) / scale],
+            "coverage": [judged.share(i) for i in steps],
+            "half_width": [judged.sharpness(i) for i in steps],
+            "windows": judged.windows.tolist(),
         },
     }
 
@@ -245,7 +247,3 @@ def _position_error(
         return None
     i = next(joint.qvel_index for joint in surrogate.layout.joints if joint.kind == "free")
     return float(np.linalg.norm(error[step, :, i : i + 3], axis=-1).mean() / flown[step].mean())
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

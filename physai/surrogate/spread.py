@@ -7,12 +7,25 @@ import numpy as np
 from physai.state import Joint, State, minus
 
 
-def channel_spread(joints: tuple[Joint, ...], true: State) -> np.ndarray:
-    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided, NaN for none."""
-    moved = np.asarray(minus(joints, true.qpos[1:], true.qpos[:1]))
-    position = np.sqrt(np.mean(np.square(moved), axis=1))
-    rest = np.concatenate([true.qvel, true.act], axis=-1)
-    rest = np.std(rest.reshape(-1, rest.shape[-1]), axis=0)
+def channel_spread(
+    joints: tuple[Joint, ...], true: State, lasting: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the spread `[H, nc]` by which errors at horizons 1 to H are divided, NaN for none.
+
+    Args:
+        joints: of the machine.
+        true: windows of recorded states `[H + 1, n, ...]`.
+        lasting: steps of each window that are data `[n]` (None: all).
+    """
+    steps = np.arange(len(true.qpos))[:, None]
+    data = np.broadcast_to(
+        steps <= (steps[-1] if lasting is None else lasting), true.qpos.shape[:2]
+    )
+    moved = np.square(np.asarray(minus(joints, true.qpos[1:], true.qpos[:1])))
+    counted = data[1:].sum(axis=1)[:, None]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: no window lasts so long
+        position = np.sqrt(np.where(data[1:, :, None], moved, 0.0).sum(axis=1) / counted)
+    rest = np.std(np.concatenate([true.qvel, true.act], axis=-1)[data], axis=0)
     spread = np.concatenate([position, np.broadcast_to(rest, (len(position), len(rest)))], axis=1)
     # What moves by less than the rounding of the record has no scale: NaN, which is left out.
     rounding = 4.0 * np.finfo(np.float32).eps * _magnitude(joints, true)

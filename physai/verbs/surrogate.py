@@ -1,4 +1,4 @@
-"""Verbs about surrogates: fit one, score it, forecast what more data would give."""
+"""Verbs about surrogates: fit, score, make intervals anew, forecast what more data would give."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from physai.plant import load_plant
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.learning_curve import ForecastSettings, write_forecast
+from physai.surrogate.recalibrate import RecalibrateSettings, recalibrate
 from physai.surrogate.release import fit, write_score
 from physai.surrogate.score import ScoreSettings
 from physai.verbs.common import Flat, Name, done
@@ -69,6 +70,31 @@ def score_verb(
     with progress_bars() as progress:
         card = write_score(machine, surrogate, data, out, seed, progress, settings)
     return done(card, json, show.score)
+
+
+def recalibrate_verb(
+    plant: Name,
+    surrogate: Path,
+    dataset: list[Path],
+    out: Path,
+    settings: Annotated[RecalibrateSettings, Flat] = RecalibrateSettings(),
+    json: bool = False,
+) -> int:
+    """Make a surrogate's intervals anew, for episodes drawn like those of other datasets.
+
+    Args:
+        plant: the machine.
+        surrogate: folder of the surrogate.
+        dataset: one or more dataset folders, such as `physai rollout --policy` records.
+        out: folder of the surrogate with the new intervals.
+        settings: how to make them.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        record = recalibrate(machine, surrogate, data, out, settings, progress)
+    return done({"out": str(out), **record}, json, show.recalibration)
 
 
 def forecast_verb(
