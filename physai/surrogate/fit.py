@@ -38,6 +38,7 @@ from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout, inputs, targets
+from physai.surrogate.inherit import taken_over
 from physai.surrogate.known import Known
 from physai.surrogate.model import TARGET_MARGIN, Calibration, Normaliser, Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
@@ -128,7 +129,8 @@ def fit_ensemble(
         settings: how.
         seed: of weights and batches.
         checkpoints: where to keep the resumable state (None: nowhere).
-        start: a surrogate of the same architecture to go on from (None: fresh weights).
+        start: a surrogate of the same inputs and targets to go on from, whose sizes the settings
+            are then of no use for (None: fresh weights).
         progress: called as training goes on.
         known: what is known, as `prior` returns it with the layout.
 
@@ -137,16 +139,16 @@ def fit_ensemble(
         relative squared error of each 250 steps.
     """
     x, y = transitions(layout, training, known)
-    normaliser = (
-        start.normaliser if start is not None else normaliser_of(layout, known, training, x, y)
-    )
-    architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+    key, normaliser = jax.random.key(seed), normaliser_of(layout, known, training, x, y)
+    if start is None:
+        architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+        parameters = init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0))
+    else:
+        architecture = start.architecture
+        parameters, normaliser = taken_over(start, normaliser, y)
     data = normalised(normaliser, x, y)
-    key = jax.random.key(seed)
     surrogate = Surrogate(
-        parameters=start.parameters
-        if start is not None
-        else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
+        parameters=parameters,
         normaliser=normaliser,
         bounds=fit_bounds(layout, known, training),
         calibration=uncalibrated(layout),
@@ -269,7 +271,7 @@ def _train(
     parameters, losses = surrogate.parameters, {}
     for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
         chunks = -(-steps // CHUNK)
-        run = _chunk(optimiser, loss, settings.members)
+        run = _chunk(optimiser, loss, surrogate.members)
         stage_key = jax.random.fold_in(key, 1 + number)
 
         def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):

@@ -91,7 +91,7 @@ def score(
     """
     settings = settings or ScoreSettings()
     tolerance = parse_tolerance(settings.tolerance, plant)
-    horizons, short = _reached(episodes, settings)
+    horizons, short = reached(episodes, settings)
     states, actions, disturbances = windows(episodes, max(horizons), settings.stride)
     error, spread = fly_beside(surrogate, states, actions, disturbances)
     width = np.asarray(surrogate.half_width(jnp.asarray(spread)))
@@ -148,7 +148,7 @@ class _Kept(NamedTuple):
     horizons: tuple[int, ...]
 
 
-def _reached(
+def reached(
     episodes: Episodes, settings: ScoreSettings
 ) -> tuple[tuple[int, ...], list[dict[str, int]]]:
     """Return the horizons that can be scored, and the others with their number of windows."""
