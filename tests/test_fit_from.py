@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def saved(folder: Path, surrogate: Surrogate, plant: Plant) -> Path:
 
 def step(surrogate: Surrogate, plant: Plant, state: State) -> State:
     zero = jnp.zeros((len(state.time), plant.nu)), jnp.zeros((len(state.time), plant.nw))
-    return surrogate.step(state, *zero)
+    return jax.jit(Surrogate.step)(surrogate, state, *zero)
 
 
 def states(n: int = 32) -> State:
