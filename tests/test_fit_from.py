@@ -22,6 +22,7 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.symmetry import Symmetry
 from physai.state import State
 from physai.surrogate.adapt import going_on
+from physai.surrogate.bounds import Bounds
 from physai.surrogate.features import inputs
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.inherit import open_start, taken_over
@@ -147,9 +148,17 @@ def apply(spec, design): spec.geom("block").size[0] = design["size"]
     assert begun.layout.limits[0][2:] == (-2.0, 3.0)
     assert begun.layout.friction[0][1] == pytest.approx(0.5 * start.layout.friction[0][1])
     assert begun.layout.design_high == (0.2,)
-    state = State(*(jnp.float32([0.1]),) * 2, jnp.zeros(0), jnp.zeros(()), jnp.zeros(0),
-                  jnp.float32([0.2]))  # fmt: skip
+    at, none = jnp.float32([0.1]), jnp.zeros(0)
+    state = State(at, at, none, jnp.zeros(()), none, jnp.float32([0.2]))
     assert inputs(begun.layout, state, jnp.zeros(1), jnp.zeros(0))[-1] == pytest.approx(1.0)
+
+
+def test_bounds_hold_what_the_data_of_either_held() -> None:
+    ends = [jnp.float32(x) for x in ([-1, -3], [1, 2], [-5, -5], [5, 5])]
+    more = [jnp.float32(x) for x in ([-2, -2], [0, 4], [-6, -4], [4, 6])]
+    both = Bounds(*ends).around(Bounds(*more))
+    expected = [[-2, -3], [1, 4], [-6, -5], [5, 6]]
+    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(both)), expected)
 
 
 # What is refused
@@ -214,8 +223,12 @@ def test_a_variant_is_learned_from_a_few_episodes(
     was, card = {"name": "quadrotor", "sha256": PLANT.sha256}, read_card(out)
     assert beside["start"] == was and card["start"] == was
     assert card["plant"]["sha256"] == plant.sha256
+    made, begun = load_surrogate(out, plant), load_surrogate(RELEASED)
+    assert (made.bounds.velocity_high >= begun.bounds.velocity_high).all()
+    # Trust is of the new data alone, which are few.
+    assert (made.domain.high < begun.domain.high).any()
     assert read_manifest(out)["inputs"]["start"]["content"] == read_manifest(RELEASED)["content"]
-    assert load_surrogate(out, plant).architecture == load_surrogate(RELEASED).architecture
+    assert made.architecture == begun.architecture
     assert not out.with_name("s.training").exists()
 
 

@@ -140,17 +140,19 @@ def fit_ensemble(
     """
     x, y = transitions(layout, training, known)
     key, normaliser = jax.random.key(seed), normaliser_of(layout, known, training, x, y)
+    bounds = fit_bounds(layout, known, training)
     if start is None:
         architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
         parameters = init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0))
     else:
         architecture = start.architecture
         parameters, normaliser = taken_over(start, normaliser, y)
+        bounds = bounds.around(start.bounds)
     data = normalised(normaliser, x, y)
     surrogate = Surrogate(
         parameters=parameters,
         normaliser=normaliser,
-        bounds=fit_bounds(layout, known, training),
+        bounds=bounds,
         calibration=uncalibrated(layout),
         domain=fit_domain(
             np.asarray(x),

@@ -140,10 +140,10 @@ def taken_over(
 ) -> tuple[Parameters, Normaliser]:
     """Return a surrogate's weights and scales, able to learn from data of another machine.
 
-    The function is the start's, but for how large a change it may predict: that follows from the
-    new data. Where the start's data held one value of an input, or nothing to learn of a target,
-    its weights are those that nobody trained and its scale says nothing. There the weights become 0
-    and the scale that of the new data.
+    The network's function is the start's, but for how large a change it may predict: that follows
+    from the new data. Where the start's data held one value of an input, or nothing to learn of a
+    target, its weights are those that nobody trained and its scale says nothing. There the weights
+    become 0 and the scale that of the new data.
 
     Args:
         start: the surrogate.
