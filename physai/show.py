@@ -23,7 +23,7 @@ def fitted(result: Mapping[str, Any]) -> None:
     if (beside := result.get("adapted")) is None:
         return
     columns = {"start": "start as it was", "adapted": "fine-tuned", "scratch": "from scratch"}
-    names = list(beside["nrmse"])
+    names = [name for name in columns if name in beside["nrmse"]]
     rows = [
         (str(h), *(_percent(beside["nrmse"][name][i]) for name in names))
         for i, h in enumerate(beside["horizons"])
