@@ -195,19 +195,9 @@ def on_policy(settings: RolloutSettings) -> RolloutSettings:
 def _fit(
     r: Stages, settings: RunSettings, folder: Path, data: list[Dataset], start: Path | None
 ) -> Path:
-    chosen = settings.fit if start is None else refit(settings.fit)
     inputs = fit_inputs(data, start)
-    make = lambda: fit(r.plant, data, folder, chosen, r.seed, start, r.progress)
-    return r.stage(folder.name, folder, "surrogate", chosen, inputs, make)
-
-
-def refit(settings: FitSettings) -> FitSettings:
-    """Return settings for going on with a fitted surrogate: fewer, smaller steps."""
-    return replace(
-        settings,
-        steps=settings.steps // 3,
-        learning_rate=settings.learning_rate / 3,
-    )
+    make = lambda: fit(r.plant, data, folder, settings.fit, r.seed, start, r.progress)
+    return r.stage(folder.name, folder, "surrogate", settings.fit, inputs, make)
 
 
 def _learn(

@@ -17,6 +17,24 @@ def record(result: Mapping[str, Any]) -> None:
     table("", ("", ""), [(k, v) for k, v in result.items() if not isinstance(v, dict | list)])
 
 
+def fitted(result: Mapping[str, Any]) -> None:
+    """Print what was fitted, and what it is worth beside what it went on from."""
+    record(result)
+    if (beside := result.get("adapted")) is None:
+        return
+    columns = {"start": "start as it was", "adapted": "fine-tuned", "scratch": "from scratch"}
+    names = [name for name in columns if name in beside["nrmse"]]
+    rows = [
+        (str(h), *(_percent(beside["nrmse"][name][i]) for name in names))
+        for i, h in enumerate(beside["horizons"])
+    ]
+    title = f"nRMSE % on {beside['windows']:,} windows of {beside['split']} episodes"
+    table(title, ("steps ahead", *(columns[name] for name in names)), rows)
+    for name, count in beside["blown_up"].items():
+        if count:
+            stdout.print(f"{columns[name]}: {count:,} windows blew up and are left out")
+
+
 def new(result: Mapping[str, Any]) -> None:
     """Print what a new plant folder holds, and what to do next."""
     lines = [f"{result['out']}: {', '.join(result['files'])}", "next:"]

@@ -251,19 +251,19 @@ def test_every_verb_is_shown_somewhere() -> None:
 
 def options_of(record: Any) -> tuple[set[str], set[type]]:
     """Return the options of a verb or a settings class, and the settings classes within it."""
-    hints = typing.get_type_hints(record)
+    hints, renamed = typing.get_type_hints(record), {}
     if dataclasses.is_dataclass(record):
         names = [field.name for field in dataclasses.fields(record)]
     else:
         # The plant, and what else has no name of its own, is no option.
         annotated = typing.get_type_hints(record, include_extras=True)
+        about = {n: getattr(annotated[n], "__metadata__", ()) for n in annotated}
         names = [
-            n
-            for n in inspect.signature(record).parameters
-            if tyro.conf.Positional not in getattr(annotated[n], "__metadata__", ())
+            n for n in inspect.signature(record).parameters if tyro.conf.Positional not in about[n]
         ]
+        renamed = {n: m.name for n in names for m in about[n] if getattr(m, "name", None)}
     nested = {hints[n] for n in names if dataclasses.is_dataclass(hints[n])}
-    plain = [n for n in names if not dataclasses.is_dataclass(hints[n])]
+    plain = [renamed.get(n, n) for n in names if not dataclasses.is_dataclass(hints[n])]
     return {"--" + n.replace("_", "-") for n in plain}, nested
 
 

@@ -41,6 +41,15 @@ class Bounds:
     velocity_low: jax.Array
     velocity_high: jax.Array
 
+    def around(self, other: Bounds) -> Bounds:
+        """Return the narrowest bounds that hold both."""
+        return Bounds(
+            jnp.minimum(self.position_low, other.position_low),
+            jnp.maximum(self.position_high, other.position_high),
+            jnp.minimum(self.velocity_low, other.velocity_low),
+            jnp.maximum(self.velocity_high, other.velocity_high),
+        )
+
 
 def fit_bounds(
     layout: Layout, known: Known | None, training: Episodes, margin: float = MARGIN

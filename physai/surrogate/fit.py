@@ -29,6 +29,7 @@ from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.devices import record_of
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
+from physai.surrogate.inherit import taken_over
 from physai.surrogate.known import Known
 from physai.surrogate.model import Calibration, Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -99,7 +100,8 @@ def fit_ensemble(
         settings: how.
         seed: of weights and batches.
         checkpoints: where to keep the resumable state (None: nowhere).
-        start: a surrogate of the same architecture to go on from (None: fresh weights).
+        start: a surrogate of the same inputs and targets to go on from, whose sizes the settings
+            are then of no use for (None: fresh weights).
         progress: called as training goes on.
         known: what is known, as `prior` returns it with the layout.
 
@@ -131,16 +133,19 @@ def _begun(
 ) -> tuple[Surrogate, tuple[np.ndarray, np.ndarray]]:
     """Return the surrogate before training, and normalised inputs and targets to train on."""
     x, y = transitions(layout, training, known)
-    normaliser = (
-        start.normaliser if start is not None else normaliser_of(layout, known, training, x, y)
-    )
-    architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+    normaliser = normaliser_of(layout, known, training, x, y)
+    bounds = fit_bounds(layout, known, training)
+    if start is None:
+        architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+        parameters = init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0))
+    else:
+        architecture = start.architecture
+        parameters, normaliser = taken_over(start, normaliser, y)
+        bounds = bounds.around(start.bounds)
     surrogate = Surrogate(
-        parameters=start.parameters
-        if start is not None
-        else init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0)),
+        parameters=parameters,
         normaliser=normaliser,
-        bounds=fit_bounds(layout, known, training),
+        bounds=bounds,
         calibration=uncalibrated(layout),
         domain=fit_domain(
             np.asarray(x),

@@ -1,13 +1,13 @@
-"""Fit a surrogate to datasets, score it, and write both as artefacts."""
+"""Fit a surrogate to datasets, afresh or from another one, score it, and write both."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,18 +25,23 @@ from physai.provenance import (
     write_manifest,
 )
 from physai.rollout.dataset import Dataset, Episodes
+from physai.rollout.store import Split
+from physai.rollout.symmetry import Symmetry
+from physai.surrogate.adapt import FORMAT as ADAPTED_FORMAT
+from physai.surrogate.adapt import going_on, side_by_side
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings, devices_of, fit_ensemble
 from physai.surrogate.horizon import parse_tolerance
+from physai.surrogate.inherit import Start, open_start
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
 from physai.surrogate.train import CHUNK
 
-CURVE = "fit.csv"
+CURVE, ADAPTED = "fit.csv", "adapted.json"
 
 
 def fit(
@@ -47,6 +52,7 @@ def fit(
     seed: int = 0,
     start: str | Path | None = None,
     progress: Progress = silent,
+    compare: bool = False,
 ) -> Surrogate:
     """Fit an ensemble to the datasets' training episodes, resumably, and write it to `folder`.
 
@@ -56,59 +62,117 @@ def fit(
         plant: the machine that the datasets were recorded on.
         datasets: at least one.
         folder: of the surrogate.
-        settings: how to fit.
+        settings: how to fit from fresh weights; `physai.surrogate.adapt.going_on` makes of them how
+            to go on from `start`.
         seed: of weights and batches.
-        start: folder of a surrogate to go on from (None: fresh weights).
+        start: folder of a surrogate to go on from, of this plant or of one of the same channels
+            (None: fresh weights). `adapted.json` then tells its error and that of the new one.
         progress: called as training goes on.
+        compare: with `start`, fit from fresh weights too, for its error alone.
 
     Raises:
-        InputError: no dataset, too few valid steps, or a damaged training state.
+        InputError: no dataset, too few valid steps, a damaged training state, a start that does not
+            fit the plant, or nothing to compare.
     """
     folder, settings = Path(folder), settings or FitSettings()
     if not datasets:
         raise InputError("fit: expected at least one dataset, got none")
-    training, calibration = (
-        join([dataset.episodes(split) for dataset in datasets])
-        for split in ("train", "calibration")
-    )
+    if compare and start is None:
+        raise InputError("fit: --compare needs a surrogate to compare with: give one as --from")
+    training, calibration = (_joined(datasets, split) for split in ("train", "calibration"))
     _check_lengths(calibration, settings)
-    layout = layout_of(plant, datasets[0].symmetry)
-    begin = None if start is None else load_surrogate(start, plant)
-    layout, known, explained = prior(plant, layout, training, settings.equations)
-    if begin is not None:
-        layout, known = begin.layout, begin.known
+    symmetry = datasets[0].symmetry
+    begin = None if start is None else open_start(start, plant, symmetry)
     inputs = fit_inputs(datasets, start)
     identity = {
         "settings": asdict(settings),
         "seed": seed,
         "inputs": {role: sha256_source(locate(source)) for role, source in inputs.items()},
     }
-    checkpoints = Checkpoints(folder.with_name(f"{folder.name}.training"), identity)
-    surrogate, losses = fit_ensemble(
-        layout,
-        training,
-        calibration,
-        settings,
-        seed,
-        checkpoints,
-        begin,
-        progress,
-        known,
-    )
+    kept = folder.with_name(f"{folder.name}.training")
+    checkpoints = Checkpoints(kept, identity)
+    job = _Job(plant, symmetry, training, calibration, settings, seed)
+    if begin is None:
+        done, beside = _fresh(job, checkpoints, progress), None
+    else:
+        done, each = _adapted(job, begin, checkpoints, progress), {"start": begin.surrogate}
+        each["adapted"] = done.surrogate
+        if compare:
+            named = lambda stage, *count: progress(f"{stage}, from scratch", *count)
+            each["scratch"] = _fresh(job, Checkpoints(kept / "scratch", identity), named).surrogate
+        beside = _beside(begin, each, datasets, settings)
     with atomic_folder(folder) as temporary:
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
         about = {
             "data": counts,
             "symmetry": datasets[0].meta["symmetry"],
-            "equations_explain": explained,
-            "devices": devices_of(surrogate, settings),
+            "equations_explain": done.explained,
+            "start": None if begin is None else begin.plant,
+            "devices": devices_of(done.surrogate, settings),
             "calibration": calibrated_on(datasets),
         }
-        save_surrogate(temporary, surrogate, plant, about)
-        atomic_write(temporary / CURVE, _curve(losses))
+        save_surrogate(temporary, done.surrogate, plant, about)
+        atomic_write(temporary / CURVE, _curve(done.losses))
+        if beside is not None:
+            write_json(temporary / ADAPTED, beside)
         write_manifest(temporary, "surrogate", inputs, settings, seed)
     checkpoints.remove()
-    return surrogate
+    return done.surrogate
+
+
+class _Job(NamedTuple):
+    """What a fit is made from."""
+
+    plant: Plant
+    symmetry: Symmetry
+    training: Episodes
+    calibration: Episodes
+    settings: FitSettings
+    seed: int
+
+
+class _Fitted(NamedTuple):
+    """What a fit gives: a surrogate, its losses by stage, what the equations explain."""
+
+    surrogate: Surrogate
+    losses: dict[str, np.ndarray]
+    explained: float | None
+
+
+def _fresh(job: _Job, checkpoints: Checkpoints, progress: Progress) -> _Fitted:
+    layout = layout_of(job.plant, job.symmetry)
+    layout, known, explained = prior(job.plant, layout, job.training, job.settings.equations)
+    data = job.training, job.calibration
+    found = fit_ensemble(layout, *data, job.settings, job.seed, checkpoints, None, progress, known)
+    return _Fitted(*found, explained)
+
+
+def _adapted(job: _Job, begin: Start, checkpoints: Checkpoints, progress: Progress) -> _Fitted:
+    start, data = begin.fitting, (job.training, job.calibration)
+    chosen = going_on(job.settings)
+    found = fit_ensemble(
+        start.layout, *data, chosen, job.seed, checkpoints, start, progress, start.known
+    )
+    return _Fitted(*found, None)
+
+
+def _beside(
+    begin: Start,
+    surrogates: Mapping[str, Surrogate],
+    datasets: Sequence[Dataset],
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Return what `adapted.json` holds."""
+    split, episodes = "test", _joined(datasets, "test")
+    if not len(episodes.length):
+        split, episodes = "calibration", _joined(datasets, "calibration")
+    return {
+        "format": ADAPTED_FORMAT,
+        "start": begin.plant,
+        "settings": asdict(going_on(settings)),
+        "split": split,
+        **side_by_side(surrogates, episodes),
+    }
 
 
 def fit_inputs(data: Sequence[Dataset], start: str | Path | None) -> dict[str, Source]:
@@ -170,7 +234,7 @@ def write_score(
     parse_tolerance(settings.tolerance, plant)  # before anything takes long
     learned = load_surrogate(surrogate, plant)
     progress("score", 0, 2)
-    training, test = (join([d.episodes(split) for d in data]) for split in ("train", "test"))
+    training, test = (_joined(data, split) for split in ("train", "test"))
     ridge = None
     if training.length.sum() > learned.architecture.inputs:  # else there is nothing to regress on
         ridge = linear_surrogate(learned.layout, learned.known, training)
@@ -181,6 +245,10 @@ def write_score(
         write_manifest(temporary, "score", score_inputs(surrogate, data), settings, seed)
     progress("score", 2, 2)
     return card
+
+
+def _joined(datasets: Sequence[Dataset], split: Split) -> Episodes:
+    return join([dataset.episodes(split) for dataset in datasets])
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:

@@ -97,7 +97,7 @@ def score(
     """
     settings = settings or ScoreSettings()
     tolerance = parse_tolerance(settings.tolerance, plant)
-    horizons, short = _reached(episodes, settings)
+    horizons, short = reached(episodes, settings)
     every = open_loop(surrogate, episodes, max(horizons), settings.stride)
     judged = coverage_of(surrogate, every)
     whole = every.of(every.lasting == max(horizons))
@@ -153,7 +153,7 @@ class _Kept(NamedTuple):
     horizons: tuple[int, ...]
 
 
-def _reached(
+def reached(
     episodes: Episodes, settings: ScoreSettings
 ) -> tuple[tuple[int, ...], list[dict[str, int]]]:
     """Return the horizons that can be scored, and the others with their number of windows."""

@@ -72,19 +72,12 @@ def load_surrogate(folder: str | Path, plant: Plant | None = None) -> Surrogate:
         InputError: missing, truncated or inconsistent files, NaN in the weights, another plant.
     """
     folder = Path(folder)
-    if not (folder / CARD).is_file():
-        raise InputError(f"{folder}: expected a surrogate folder with {CARD} and {WEIGHTS}")
-    card = read_json(folder / CARD)
-    if card.get("format") != FORMAT:
-        raise InputError(
-            f"{folder / CARD}: expected a surrogate of format {FORMAT}, got "
-            f"{card.get('format', 'none')}: fit it again with `physai fit`"
-        )
+    card = read_card(folder)
     if plant is not None and card["plant"]["sha256"] != plant.sha256:
         raise InputError(
             f"{folder}: this surrogate was fitted to plant {card['plant']['name']} "
             f"({card['plant']['sha256'][:12]}), not to {plant.name} ({plant.sha256[:12]}). "
-            "Fit one to this plant with `physai fit`."
+            "Fit one to this plant with `physai fit`, from this one with --from."
         )
     path = folder / WEIGHTS
     try:
@@ -92,6 +85,24 @@ def load_surrogate(folder: str | Path, plant: Plant | None = None) -> Surrogate:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as weights, truncated? ({error})") from error
     return _filled(_blank(card), tensors, path)
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """Return what `surrogate.json` says of a surrogate.
+
+    Raises:
+        InputError: no surrogate, a damaged card, or one of another format.
+    """
+    path = Path(folder) / CARD
+    if not path.is_file():
+        raise InputError(f"{folder}: expected a surrogate folder with {CARD} and {WEIGHTS}")
+    card = read_json(path)
+    if card.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: expected a surrogate of format {FORMAT}, got "
+            f"{card.get('format', 'none')}: fit it again with `physai fit`"
+        )
+    return card
 
 
 def _named_leaves(surrogate: Surrogate) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+import tyro
 
 from physai import show
 from physai.console import progress_bars
 from physai.plant import load_plant
+from physai.provenance import read_json
 from physai.rollout.dataset import open_dataset
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.learning_curve import ForecastSettings, write_forecast
 from physai.surrogate.recalibrate import RecalibrateSettings, recalibrate
-from physai.surrogate.release import fit, write_score
+from physai.surrogate.release import ADAPTED, fit, write_score
 from physai.surrogate.score import ScoreSettings
 from physai.verbs.common import Flat, Name, done
 
@@ -21,7 +24,8 @@ def fit_verb(
     plant: Name,
     dataset: list[Path],
     out: Path,
-    start: Path | None = None,
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    compare: bool = False,
     settings: Annotated[FitSettings, Flat] = FitSettings(),
     seed: int = 0,
     json: bool = False,
@@ -32,17 +36,20 @@ def fit_verb(
         plant: the machine of the datasets.
         dataset: one or more dataset folders.
         out: folder of the surrogate.
-        start: a surrogate to go on from.
-        settings: how to fit.
+        start: a surrogate to go on from, of this machine or of one of the same channels.
+        compare: with --from, fit from scratch too, to show its error beside.
+        settings: how to fit; with --from the steps are fewer and the rate is lower by themselves.
         seed: of weights and batches.
         json: print JSON to stdout.
     """
     machine = load_plant(plant)
     data = [open_dataset(folder, machine) for folder in dataset]
     with progress_bars() as progress:
-        surrogate = fit(machine, data, out, settings, seed, start, progress)
-    result = {"out": str(out), "members": surrogate.members}
-    return done(result, json, show.record)
+        surrogate = fit(machine, data, out, settings, seed, start, progress, compare)
+    result: dict[str, Any] = {"out": str(out), "members": surrogate.members}
+    if start is not None:
+        result["adapted"] = read_json(out / ADAPTED)
+    return done(result, json, show.fitted)
 
 
 def score_verb(
