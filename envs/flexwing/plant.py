@@ -67,6 +67,8 @@ def apply(spec: mujoco.MjSpec, design: Mapping[str, float]) -> None:
             roll, pitch = mass * length**2 / 12.0, LINE_INERTIA * length
             body.mass, body.inertia = mass, [roll, pitch, roll + 0.98 * pitch]
             geom.pos, geom.size = body.ipos, [0.5 * CHORD, 0.5 * length, 0.05]
+            if i == SEGMENTS - 1:
+                spec.site(f"{side}_tip").pos = [0.0, sign * length, 0.0]
             share = "stiffness_inboard" if i < SEGMENTS // 2 else "stiffness_outboard"
             factor = design[share] * (1.0 if i else 2.0) / length
             for kind, rigidity, damping in (

@@ -11,7 +11,7 @@ import mujoco.batch
 import numpy as np
 
 from physai.errors import InputError
-from physai.plant import Plant
+from physai.plant import Plant, gather
 from physai.rollout.live import Live
 from physai.state import State
 
@@ -57,6 +57,7 @@ class TruePlant:
         self._act = self._batch.bind("act") if plant.model.na else np.zeros((nsim, 0))
         self._time = self._batch.bind("time")
         self._ctrl = self._batch.bind("ctrl")
+        self._sensordata = self._batch.bind("sensordata") if plant.sensors else np.zeros((nsim, 0))
         self._warnings = self._batch.warning[:, :, 1]
         self._fresh = self._batch.state.copy()
         self._warned = self._warnings.sum(1)
@@ -195,6 +196,43 @@ class TruePlant:
     def _forward(self, rows: np.ndarray | None) -> None:
         with quiet_warnings(), suppress(mujoco.batch.SimulationError):  # `step` will tell
             self._batch.forward(rows)
+
+    def sense(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return what the plant's sensors tell of the state that `step` returned last.
+
+        It is what mj_forward computes of that state with the controls of the last step still
+        applied, and with the plant's own forces at that state: what a controller reads before it
+        acts next. The simulation goes on as if it had not been read.
+
+        Args:
+            rows: the simulations to read, indices `[k]` (None: all).
+
+        Returns:
+            `[nsim, ns]`, in the order of `Plant.sensor_channels`; NaN in rows that were not read,
+            and where MuJoCo warns or gives no finite number.
+        """
+        state, warned = self._batch.state.copy(), self._warnings.sum(1)
+        fields = self._own_fields()
+        with quiet_warnings(), suppress(mujoco.batch.SimulationError):
+            if self._forces is not None and self.plant.forces is not None:
+                self._batch.forward(rows, stage=_VELOCITY)
+                self.plant.forces(self._forces)
+            self._batch.forward(rows)
+        read = gather(self.plant.sensors, self._sensordata)
+        sound = (self._warnings.sum(1) == warned) & np.isfinite(read).all(1)
+        sound &= np.isin(np.arange(self.nsim), rows) if rows is not None else True
+        self._warned += self._warnings.sum(1) - warned
+        self._batch.state[:] = state
+        for name, values in fields.items():
+            self._batch.expand(name)[:] = values
+        return np.where(sound[:, None], read, np.nan)
+
+    def _own_fields(self) -> dict[str, np.ndarray]:
+        """Return copies of the model's fields that the plant's own forces may write."""
+        if self._forces is None:
+            return {}
+        expanded = {name: self._batch.expanded(name) for name in mujoco.batch.MODEL_FIELDS}
+        return {name: values.copy() for name, values in expanded.items() if values is not None}
 
     def readings(self, read: Reading, rows: np.ndarray, stepped: np.ndarray) -> np.ndarray:
         """Read derived quantities of simulations, made with `derived`.

@@ -146,6 +146,7 @@ def fly(job: Job, ready: Ready) -> Flown:
         pilot = _Pilot(job, job.controller, shaking)
     sound = np.zeros(n, np.int32)
     state = start
+    sensors = np.zeros((n, steps, len(job.plant.sensor_channels)), np.float32)
     for k in range(steps + 1):
         for name in MOMENTS:
             arrays[name][:, k] = getattr(state, name)
@@ -155,11 +156,24 @@ def fly(job: Job, ready: Ready) -> Flown:
             recorded = {name: arrays[name][:, k] for name in MOMENTS}
             actions[:, k] = pilot.act(k, state.replace(**recorded))
         state = simulator.step(state, actions[:, k], shaking.disturbances[:, k])
+        if job.plant.sensors:
+            _sense(simulator, sensors[:, k])
         sound += simulator.valid
+    if job.plant.sensors:
+        arrays["sensor"] = sensors
     arrays |= {"command": start.command, "design": start.design, "start_time": start.time}
     arrays |= {"action": actions, "disturbance": shaking.disturbances}
     arrays = {name: np.asarray(values, np.float32) for name, values in arrays.items()}
     return Flown(arrays, sound, _ended(job, arrays))
+
+
+def _sense(simulator: TruePlant, sensors: np.ndarray) -> None:
+    """Write what the sensors read `[n, ns]`; what has no finite reading counts as diverged."""
+    running = simulator.valid.copy()
+    read = simulator.sense(None if running.all() else np.flatnonzero(running))
+    sensors[:] = np.where(running[:, None], read, 0.0)
+    simulator.valid &= np.isfinite(sensors).all(1)
+    sensors[~simulator.valid] = 0.0
 
 
 def _ended(job: Job, arrays: dict[str, np.ndarray]) -> np.ndarray:
