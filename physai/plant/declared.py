@@ -126,9 +126,12 @@ def _disturbances(processes: object, file: Path) -> Mapping[str, Mapping[str, An
 
 
 def _sensors(sensors: object, file: Path) -> Sequence[str] | None:
-    listed = isinstance(sensors, Sequence) and not isinstance(sensors, str)
-    if sensors is None or (listed and all(isinstance(name, str) for name in sensors)):
-        return sensors  # type: ignore[return-value]
+    if sensors is None:
+        return None
+    if isinstance(sensors, Sequence) and not isinstance(sensors, str):
+        names = [name for name in sensors if isinstance(name, str)]
+        if len(names) == len(sensors):
+            return names
     raise InputError(f"{file}: SENSORS: expected a tuple of names of sensors, got {short(sensors)}")
 
 

@@ -97,7 +97,7 @@ _CONTACT = (
     _three("m/s", "vector", "velocity_"),
     _three("rad/s", "vector", "rate_"),
 )
-# What a scalar of a joint, tendon or actuator is: how many time derivatives of a length, or a force.
+# A scalar of a joint, tendon or actuator: a length derived so many times by time, or a force.
 _SCALAR: dict[int, int | Literal["force"]] = {
     **dict.fromkeys((_T.mjSENS_JOINTPOS, _T.mjSENS_TENDONPOS, _T.mjSENS_ACTUATORPOS), 0),
     **dict.fromkeys((_T.mjSENS_JOINTVEL, _T.mjSENS_TENDONVEL, _T.mjSENS_ACTUATORVEL), 1),

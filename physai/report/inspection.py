@@ -20,8 +20,9 @@ from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.scaling import Calibration, Normaliser
 from physai.task import Task
 
 

@@ -78,6 +78,11 @@ class Dataset:
         return len(self.meta["diverged_rows"])
 
     @property
+    def sensed(self) -> bool:
+        """Whether the plant's sensors are recorded."""
+        return "sensor" in self.meta["columns"]
+
+    @property
     def symmetry(self) -> Symmetry:
         """Which symmetries the plant was found to have."""
         stored = self.meta["symmetry"]

@@ -102,13 +102,8 @@ class TruePlant:
         Raises:
             InputError: a state, action or disturbance of the wrong shape or with NaN in it.
         """
-        action = checked(action, (self.nsim, self.plant.nu), "action")
-        if disturbance is not None:
-            disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
         self._place(state, rows)
-        self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
-        if self._disturbances:
-            self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
+        self._control(action, disturbance)
         try:
             with quiet_warnings():
                 sound = rows is None and self.valid.all()
@@ -226,6 +221,31 @@ class TruePlant:
         for name, values in fields.items():
             self._batch.expand(name)[:] = values
         return np.where(sound[:, None], read, np.nan)
+
+    def sense_at(
+        self, state: State, action: np.ndarray, disturbance: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return what the sensors tell `[nsim, ns]` of any states while these inputs are applied.
+
+        Args:
+            state: batched state `[nsim, ...]`.
+            action: `[nsim, nu]` in the channels' units, clipped to their ranges.
+            disturbance: `[nsim, nw]` (None: zero).
+
+        Raises:
+            InputError: a state, action or disturbance of the wrong shape or with NaN in it.
+        """
+        self.place(state)
+        self._control(action, disturbance)
+        return self.sense()
+
+    def _control(self, action: np.ndarray, disturbance: np.ndarray | None) -> None:
+        action = checked(action, (self.nsim, self.plant.nu), "action")
+        if disturbance is not None:
+            disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
+        self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
+        if self._disturbances:
+            self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
 
     def _own_fields(self) -> dict[str, np.ndarray]:
         """Return copies of the model's fields that the plant's own forces may write."""

@@ -157,7 +157,7 @@ def fly(job: Job, ready: Ready) -> Flown:
             actions[:, k] = pilot.act(k, state.replace(**recorded))
         state = simulator.step(state, actions[:, k], shaking.disturbances[:, k])
         if job.plant.sensors:
-            _sense(simulator, sensors[:, k])
+            sensors[:, k] = _sense(simulator)
         sound += simulator.valid
     if job.plant.sensors:
         arrays["sensor"] = sensors
@@ -167,13 +167,14 @@ def fly(job: Job, ready: Ready) -> Flown:
     return Flown(arrays, sound, _ended(job, arrays))
 
 
-def _sense(simulator: TruePlant, sensors: np.ndarray) -> None:
-    """Write what the sensors read `[n, ns]`; what has no finite reading counts as diverged."""
-    running = simulator.valid.copy()
-    read = simulator.sense(None if running.all() else np.flatnonzero(running))
-    sensors[:] = np.where(running[:, None], read, 0.0)
-    simulator.valid &= np.isfinite(sensors).all(1)
-    sensors[~simulator.valid] = 0.0
+def _sense(simulator: TruePlant) -> np.ndarray:
+    """Return what the sensors read `[n, ns]`; what has no finite reading counts as diverged."""
+    running = simulator.valid
+    with np.errstate(over="ignore"):  # a number too large for the record is infinite
+        read = simulator.sense(None if running.all() else np.flatnonzero(running))
+        read = read.astype(np.float32)
+    simulator.valid = running & np.isfinite(read).all(1)
+    return np.where(simulator.valid[:, None], read, np.float32(0.0))
 
 
 def _ended(job: Job, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
     dataset/zarr.json            attributes: plant, design space, MuJoCo version, settings, counts
     dataset/train/qpos           [episode, moment, qpos]   float32, likewise qvel, act
     dataset/train/action         [episode, period, action] float32, likewise disturbance
-    dataset/train/sensor         [episode, period, sensor] float32, at the period's end; may be absent
+    dataset/train/sensor         [episode, period, sensor] float32, at its end; may be absent
     dataset/train/command        [episode, command]        float32, likewise design, start_time
     dataset/train/length         [episode]                 int32, periods before the episode ended
     dataset/calibration, test    the same

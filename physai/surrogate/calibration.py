@@ -19,7 +19,8 @@ import numpy as np
 from physai.errors import InputError
 from physai.rollout.dataset import Episodes
 from physai.state import State, difference
-from physai.surrogate.model import Calibration, Surrogate
+from physai.surrogate.model import Flight, Surrogate
+from physai.surrogate.scaling import Calibration
 
 COVERAGE = 0.9
 
@@ -91,9 +92,59 @@ def _error(surrogate: Surrogate, predicted: State, true: State) -> jax.Array:
     return difference(surrogate.layout.joints, predicted, true)
 
 
+def fly_reading(
+    surrogate: Surrogate, states: State, actions: np.ndarray, disturbances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fly a surrogate with a readout open loop from the first of true states `[T + 1, n, ...]`.
+
+    Returns:
+        Readings and their spread `[T + 1, n, ns]`: first of the true state that the first control
+        period leads to, then 1, 2, ... T periods ahead.
+    """
+    flight, (known, known_spread) = _fly_reading(
+        surrogate, states[0], states[1], actions, disturbances
+    )
+    told = np.concatenate([np.asarray(known)[None], np.asarray(flight.readings)])
+    spread = np.concatenate([np.asarray(known_spread)[None], np.asarray(flight.readings_spread)])
+    return told, spread
+
+
+@jax.jit
+def _fly_reading(
+    surrogate: Surrogate, start: State, after: State, actions: jax.Array, disturbances: jax.Array
+) -> tuple[Flight, tuple[jax.Array, jax.Array]]:
+    assert surrogate.readout is not None
+    flight = surrogate.fly(start, actions, disturbances)
+    return flight, surrogate.readout.tell(after, actions[0], disturbances[0])
+
+
+def sensed(episodes: Episodes, horizon: int, stride: int) -> np.ndarray:
+    """Return what sensors read in the windows of `windows` `[horizon + 1, n, ns]`.
+
+    The first entry is that of the end of the first period, as the second is: of `fly_reading` they
+    are what is told of the true state, and of the predicted one.
+    """
+    assert episodes.sensors is not None
+    cut = stretches(*window_starts(episodes, horizon, stride), horizon, episodes.sensors)[:-1]
+    return np.concatenate([cut[:1], cut])
+
+
 def calibrate(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int) -> Calibration:
     """Fit the interval factors for horizons 1 to `horizon` on episodes that fitting did not see."""
     _, error, spread = open_loop(surrogate, episodes, horizon, stride)
+    return intervals(error, spread)
+
+
+def calibrate_readout(
+    surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int
+) -> Calibration:
+    """Fit the interval factors of readings, at known states and 1 to `horizon` periods ahead."""
+    told, spread = fly_reading(surrogate, *windows(episodes, horizon, stride))
+    return intervals(told - sensed(episodes, horizon, stride), spread)
+
+
+def intervals(error: np.ndarray, spread: np.ndarray) -> Calibration:
+    """Return the interval factors of errors whose spread was predicted, both `[H, n, nc]`."""
     # A prediction that blew up is an infinite miss from then on, not a missing one.
     sound = (np.isfinite(error) & np.isfinite(spread)).all(axis=2, keepdims=True)
     error, spread = np.where(sound, error, 0.0), np.where(sound, spread, 0.0)

@@ -39,9 +39,10 @@ from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout, inputs, targets
 from physai.surrogate.known import Known
-from physai.surrogate.model import TARGET_MARGIN, Calibration, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
 from physai.surrogate.prior import PROBE, centred, periods, told
+from physai.surrogate.scaling import TARGET_MARGIN, Calibration, Normaliser
 
 ROUNDED = 64  # episodes on which the record's rounding is measured
 DROWNED = 5.0  # times the rounding below which a target holds nothing to learn
@@ -211,7 +212,7 @@ def normaliser_of(
     noise = rounding(layout, known, training)
     idle = y_std <= jnp.maximum(DROWNED * noise, 1e-7 * jnp.abs(y_mean) + 1e-12)
     y_std = jnp.where(idle, 0.0, y_std)
-    limit = TARGET_MARGIN * jnp.max(jnp.abs(y - y_mean), axis=0) / _positive(y_std)
+    limit = TARGET_MARGIN * jnp.max(jnp.abs(y - y_mean), axis=0) / positive(y_std)
     return Normaliser(x_mean, jnp.where(constant, 1.0, x_std), y_mean, y_std, limit)
 
 
@@ -235,11 +236,11 @@ def rounding(layout: Layout, known: Known | None, training: Episodes) -> jax.Arr
 
 def normalised(normaliser: Normaliser, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return inputs and targets in units of their scales; targets that have none are 0."""
-    scaled = (y - normaliser.target_mean) / _positive(normaliser.target_std)
+    scaled = (y - normaliser.target_mean) / positive(normaliser.target_std)
     return normaliser.inputs(x), jnp.where(normaliser.target_std > 0.0, scaled, 0.0)
 
 
-def _positive(scale: jax.Array) -> jax.Array:
+def positive(scale: jax.Array) -> jax.Array:
     return jnp.where(scale > 0.0, scale, 1.0)
 
 
@@ -269,7 +270,7 @@ def _train(
     parameters, losses = surrogate.parameters, {}
     for number, (name, steps, optimiser, loss, examples) in enumerate(stages):
         chunks = -(-steps // CHUNK)
-        run = _chunk(optimiser, loss, settings.members)
+        run = chunk(optimiser, loss, settings.members)
         stage_key = jax.random.fold_in(key, 1 + number)
 
         def advance(index: int, state: TrainState, run=run, key=stage_key, examples=examples):
@@ -283,7 +284,7 @@ def _train(
     return replace(surrogate, parameters=parameters), losses
 
 
-def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int) -> Callable:
+def chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int) -> Callable:
     """Compile `CHUNK` optimiser steps of all members as one scan."""
 
     def step(carry: tuple[Parameters, Any], key: jax.Array, examples: Any):
@@ -309,7 +310,7 @@ def _chunk(optimiser: optax.GradientTransformation, loss: Callable, members: int
     return run
 
 
-def _log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
+def log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
     """Return the mean logarithm of squared errors `[n]`, of those that count."""
     return jnp.sum(counted * jnp.log(square + SETTLED)) / jnp.maximum(jnp.sum(counted), 1)
 
@@ -321,7 +322,7 @@ def _one_step_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
         x, y = data
         index = jax.random.randint(key, (settings.batch,), 0, x.shape[0])
         error = apply_member(surrogate.architecture, member, x[index]) - y[index]
-        return _log_error(jnp.mean(jnp.square(error), axis=0), learned)
+        return log_error(jnp.mean(jnp.square(error), axis=0), learned)
 
     return loss
 
@@ -331,7 +332,7 @@ def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
     changes = surrogate.normaliser.target_std
     velocity = changes[layout.nv : 2 * layout.nv]
     position = changes[: layout.nv] + 0.5 * layout.control_period * velocity
-    scale = _positive(jnp.concatenate([position, changes[layout.nv :]]))
+    scale = positive(jnp.concatenate([position, changes[layout.nv :]]))
 
     def loss(member: Parameters, key: jax.Array, windows: Windows) -> jax.Array:
         episode_key, start_key = jax.random.split(key)
@@ -353,6 +354,6 @@ def _fine_loss(surrogate: Surrogate, settings: FitSettings) -> Callable:
         first = jax.tree.map(lambda leaf: leaf[episode, start], windows.states)
         _, errors = jax.lax.scan(period, first, jnp.arange(horizon))
         square = jnp.sum(errors, axis=0) / (jnp.sum(inside) * horizon + 1e-9)
-        return _log_error(square, jnp.ones_like(square))
+        return log_error(square, jnp.ones_like(square))
 
     return loss

@@ -32,6 +32,7 @@ from physai.surrogate.fit import CHUNK, FitSettings, fit_ensemble
 from physai.surrogate.horizon import parse_tolerance
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
+from physai.surrogate.readout_fit import fit_readout
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
 
@@ -66,10 +67,7 @@ def fit(
     folder, settings = Path(folder), settings or FitSettings()
     if not datasets:
         raise InputError("fit: expected at least one dataset, got none")
-    training, calibration = (
-        join([dataset.episodes(split) for dataset in datasets])
-        for split in ("train", "calibration")
-    )
+    training, calibration = _joined(datasets)
     _check_lengths(calibration, settings)
     layout = layout_of(plant, datasets[0].symmetry)
     begin = None if start is None else load_surrogate(start, plant)
@@ -94,6 +92,11 @@ def fit(
         progress,
         known,
     )
+    if plant.sensors and (sensed := [d for d in datasets if d.sensed]):
+        training, calibration = _joined(sensed)
+        surrogate, losses["readout"] = fit_readout(
+            surrogate, plant, training, calibration, settings, seed, checkpoints, progress
+        )
     with atomic_folder(folder) as temporary:
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
         about = {
@@ -163,15 +166,29 @@ def write_score(
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
-    """Concatenate episodes of equal horizon along their first axis."""
+    """Concatenate episodes of equal horizon along their first axis.
+
+    Sensors are kept where all parts have them.
+    """
     if len({part.actions.shape[1] for part in parts}) > 1:
         raise InputError("fit: the datasets' episodes have different numbers of steps")
+    sensors = [part.sensors for part in parts]
     return Episodes(
         states=jax.tree.map(lambda *x: np.concatenate(x), *[part.states for part in parts]),
         actions=np.concatenate([part.actions for part in parts]),
         disturbances=np.concatenate([part.disturbances for part in parts]),
         length=np.concatenate([part.length for part in parts]),
+        sensors=None if any(s is None for s in sensors) else np.concatenate(sensors),  # type: ignore[arg-type]
     )
+
+
+def _joined(datasets: Sequence[Dataset]) -> tuple[Episodes, Episodes]:
+    """Return the datasets' episodes to fit and to calibrate on."""
+    training, calibration = (
+        join([dataset.episodes(split) for dataset in datasets])
+        for split in ("train", "calibration")
+    )
+    return training, calibration
 
 
 def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
