@@ -230,6 +230,7 @@ def _tables(
     if parts.score is not None:
         found["score"] = score.score_table(parts.score)
         found["errors"] = score.error_table(parts.score)
+        found["sensors"] = score.sensor_table(parts.score)
         found["worst"] = score.worst_table(parts.score)
         found["horizon"] = score.horizon_table(parts.score)
     if certificates:

@@ -106,6 +106,7 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
         "actions": plant.nu,
         "disturbances": plant.nw,
         "design variables": len(plant.design),
+        **({"sensor channels": len(plant.sensor_channels)} if plant.sensors else {}),
         "constraints": model.neq,
         "geoms that can touch": int(np.sum((model.geom_contype | model.geom_conaffinity) != 0)),
         "physics steps a control period": plant.substeps,

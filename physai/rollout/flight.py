@@ -137,7 +137,7 @@ def fly(job: Job, ready: Ready) -> Flown:
     """Fly a shard. What is applied is the float32 that is recorded, so a record replays exactly."""
     simulator, start, shaking = ready
     n, steps = simulator.nsim, job.steps
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         name: np.empty((n, steps + 1, *getattr(start, name).shape[1:]), np.float32)
         for name in MOMENTS
     }
@@ -174,7 +174,7 @@ def _sense(simulator: TruePlant) -> np.ndarray:
         read = simulator.sense(None if running.all() else np.flatnonzero(running))
         read = read.astype(np.float32)
     simulator.valid = running & np.isfinite(read).all(1)
-    return np.where(simulator.valid[:, None], read, np.float32(0.0))
+    return np.where(simulator.valid[:, None], read, 0.0)
 
 
 def _ended(job: Job, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -20,6 +20,8 @@ from physai.errors import InputError
 from physai.rollout.dataset import Episodes
 from physai.state import State, difference
 from physai.surrogate.model import Flight, Surrogate
+from physai.surrogate.prior import periods
+from physai.surrogate.readout import SensorReadout
 from physai.surrogate.scaling import Calibration
 
 COVERAGE = 0.9
@@ -98,35 +100,37 @@ def fly_reading(
     """Fly a surrogate with a readout open loop from the first of true states `[T + 1, n, ...]`.
 
     Returns:
-        Readings and their spread `[T + 1, n, ns]`: first of the true state that the first control
-        period leads to, then 1, 2, ... T periods ahead.
+        Readings and their spread, both `[T, n, ns]`.
     """
-    flight, (known, known_spread) = _fly_reading(
-        surrogate, states[0], states[1], actions, disturbances
-    )
-    told = np.concatenate([np.asarray(known)[None], np.asarray(flight.readings)])
-    spread = np.concatenate([np.asarray(known_spread)[None], np.asarray(flight.readings_spread)])
-    return told, spread
+    flight = _fly_reading(surrogate, states[0], actions, disturbances)
+    return np.asarray(flight.readings), np.asarray(flight.readings_spread)
 
 
 @jax.jit
 def _fly_reading(
-    surrogate: Surrogate, start: State, after: State, actions: jax.Array, disturbances: jax.Array
-) -> tuple[Flight, tuple[jax.Array, jax.Array]]:
-    assert surrogate.readout is not None
-    flight = surrogate.fly(start, actions, disturbances)
-    return flight, surrogate.readout.tell(after, actions[0], disturbances[0])
+    surrogate: Surrogate, start: State, actions: jax.Array, disturbances: jax.Array
+) -> Flight:
+    return surrogate.fly(start, actions, disturbances)
 
 
-def sensed(episodes: Episodes, horizon: int, stride: int) -> np.ndarray:
-    """Return what sensors read in the windows of `windows` `[horizon + 1, n, ns]`.
+def read_known(readout: SensorReadout, episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    """Return readings of all recorded states that a period led to, and their spread `[N, ns]`."""
+    _, actions, disturbances, after = periods(episodes)
+    told, spread = jax.jit(SensorReadout.tell)(readout, after, actions, disturbances)
+    return np.asarray(told), np.asarray(spread)
 
-    The first entry is that of the end of the first period, as the second is: of `fly_reading` they
-    are what is told of the true state, and of the predicted one.
-    """
+
+def sensed(episodes: Episodes) -> np.ndarray:
+    """Return what sensors read at the end of all valid control periods `[N, ns]`."""
     assert episodes.sensors is not None
-    cut = stretches(*window_starts(episodes, horizon, stride), horizon, episodes.sensors)[:-1]
-    return np.concatenate([cut[:1], cut])
+    return episodes.sensors[np.arange(episodes.actions.shape[1]) < episodes.length[:, None]]
+
+
+def sensed_along(episodes: Episodes, horizon: int, stride: int) -> np.ndarray:
+    """Return what sensors read along the windows of `windows` `[horizon, n, ns]`."""
+    assert episodes.sensors is not None
+    starts = window_starts(episodes, horizon, stride)
+    return stretches(*starts, horizon, episodes.sensors)[:-1]
 
 
 def calibrate(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int) -> Calibration:
@@ -139,8 +143,12 @@ def calibrate_readout(
     surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int
 ) -> Calibration:
     """Fit the interval factors of readings, at known states and 1 to `horizon` periods ahead."""
+    assert surrogate.readout is not None
+    told, spread = read_known(surrogate.readout, episodes)
+    known = intervals((told - sensed(episodes))[None], spread[None])
     told, spread = fly_reading(surrogate, *windows(episodes, horizon, stride))
-    return intervals(told - sensed(episodes, horizon, stride), spread)
+    along = intervals(told - sensed_along(episodes, horizon, stride), spread)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), known, along)
 
 
 def intervals(error: np.ndarray, spread: np.ndarray) -> Calibration:

@@ -3,6 +3,13 @@
 It minimises the mean over channels of the logarithm of the mean squared error, as the surrogate's
 own fit does; of a sparse channel that of the periods in which it is not 0, and beside it the
 logarithm of the mean cross entropy of being so.
+
+What contacts make of an acceleration is partly noise to a network, and what it learned of it may be
+worse than the mean. Predictions y of a channel are therefore shrunk towards its mean m, to
+m + a (y - m), with the factor a between 0 and 1 that fits episodes best which training did not see.
+
+Reference: Copas, "Regression, prediction and shrinkage", 1983, section 3,
+doi:10.1111/j.2517-6161.1983.tb01258.x.
 """
 
 from __future__ import annotations
@@ -28,7 +35,13 @@ from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import Layout, inputs
 from physai.surrogate.fit import CHUNK, FitSettings, TrainState, chunk, log_error, positive
 from physai.surrogate.model import Surrogate
-from physai.surrogate.network import Architecture, Parameters, apply_member, init_ensemble
+from physai.surrogate.network import (
+    Architecture,
+    Parameters,
+    apply_ensemble,
+    apply_member,
+    init_ensemble,
+)
 from physai.surrogate.prior import periods
 from physai.surrogate.readout import Frame, SensorReadout, to_root
 from physai.surrogate.scaling import TARGET_MARGIN, Calibration, Normaliser
@@ -36,6 +49,7 @@ from physai.surrogate.scaling import TARGET_MARGIN, Calibration, Normaliser
 SHARE = 1.0 / 3.0  # of the surrogate's steps of one-step training
 SPARSE = 0.05  # share of readings that are exactly 0 above which a channel is a sparse one
 CONSTANT = 8.0 * float(np.finfo(np.float32).eps)  # of a sensor's size, below which nothing changes
+HELD_OUT = 10  # every tenth training episode is kept for shrinking, where there are as many
 LOGIT_LIMIT = 16.0
 TRIED = 32  # states that are moved to see what the sensors depend on
 MOVED = 3.0  # m, and rad
@@ -70,6 +84,7 @@ def fit_readout(
     frames = frames_of(plant)
     layout = seen_layout(plant, surrogate.layout, frames, training)
     x, y = _pairs(layout, frames, training)
+    kept = _held_out(training)
     sparse = _sparse(np.asarray(y), frames)
     normaliser = _normaliser(plant, x, y, sparse)
     outputs = y.shape[1] + len(sparse)
@@ -86,8 +101,10 @@ def fit_readout(
         sparse=sparse,
     )
     readout, losses = _train(
-        readout, x, y, settings, key, checkpoints or Checkpoints(None), progress
+        readout, x[~kept], y[~kept], settings, key, checkpoints or Checkpoints(None), progress
     )
+    if kept.any():
+        readout = _shrunk(readout, x[kept], y[kept])
     told = replace(surrogate, readout=readout)
     intervals = calibrate_readout(told, calibration, settings.calibrated_horizon, settings.stride)
     return replace(told, readout=replace(readout, calibration=intervals)), losses
@@ -178,6 +195,34 @@ def _pairs(
     return x, jax.jit(partial(to_root, frames))(after, read)
 
 
+def _held_out(episodes: Episodes) -> np.ndarray:
+    """Tell which valid periods `[N]` are of episodes that training does not see."""
+    valid = np.arange(episodes.actions.shape[1]) < episodes.length[:, None]
+    return np.nonzero(valid)[0] % HELD_OUT == HELD_OUT - 1
+
+
+def _shrunk(readout: SensorReadout, x: jax.Array, y: jax.Array) -> SensorReadout:
+    """Shrink predictions towards the mean, by raw inputs and readings that training did not see."""
+    scales, ns = readout.normaliser, readout.ns
+    told = jax.jit(apply_ensemble, static_argnums=0)(
+        readout.architecture, readout.parameters, scales.inputs(x)
+    ).mean(axis=0)[:, :ns]
+    limit = scales.target_limit[:ns]
+    told = jnp.clip(told, -limit, limit)
+    counted = (y != 0.0) | _always(readout)
+    wanted = (y - scales.target_mean[:ns]) / positive(scales.target_std[:ns])
+    square = jnp.sum(counted * jnp.square(told), axis=0)
+    factor = jnp.sum(counted * told * wanted, axis=0) / positive(square)
+    factor = jnp.where(square > 0.0, jnp.clip(factor, 0.0, 1.0), 1.0)
+    std = scales.target_std.at[:ns].multiply(factor)
+    return replace(readout, normaliser=replace(scales, target_std=std))
+
+
+def _always(readout: SensorReadout) -> jax.Array:
+    """Tell which channels `[ns]` count in every period, 0 or not."""
+    return jnp.ones(readout.ns, bool).at[jnp.array(readout.sparse, int)].set(False)
+
+
 def _sparse(readings: np.ndarray, frames: tuple[Frame, ...]) -> tuple[int, ...]:
     """Return the channels that are exactly 0 for a while, and not always."""
     zero = (readings == 0.0).mean(axis=0)
@@ -254,7 +299,7 @@ def _train(
 def _loss(readout: SensorReadout, batch: int) -> Callable:
     ns, sparse = readout.ns, jnp.array(readout.sparse, int)
     learned = readout.normaliser.target_std > 0.0
-    always = jnp.ones(ns, bool).at[sparse].set(False)
+    always = _always(readout)
 
     def loss(member: Parameters, key: jax.Array, data: tuple[jax.Array, ...]) -> jax.Array:
         x, y, other = data

@@ -21,6 +21,7 @@ from physai.surrogate.energy import energy_drift
 from physai.surrogate.guard import domain_rates
 from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
+from physai.surrogate.readout_score import score_readout
 from physai.surrogate.spread import channel_spread, rms
 
 FORMAT = "physai.score/2"
@@ -128,6 +129,7 @@ def score(
         "worst": _worst(plant, error, scale, episode, start),
         "domain": {k: _finite(v) for k, v in domain_rates(surrogate, episodes, seed=seed).items()},
         "energy": energy_drift(surrogate, plant, episodes, horizons),
+        "sensors": score_readout(surrogate, plant, episodes, horizons, settings.stride),
         "horizon_certificate": horizon_certificate(surrogate, plant, episodes, tolerance, scale)
         if tolerance
         else None,
