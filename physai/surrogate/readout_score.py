@@ -22,7 +22,8 @@ def score_readout(
     """Compare predicted readings with recorded ones, of known states and along open-loop flights.
 
     Known states are all recorded ones. The error of a channel is divided by its standard deviation
-    over all of them: predicting the mean always would be an error of about 1. A channel that never changes has no relative error.
+    over all of them: predicting the mean always would be an error of about 1. A channel that never
+    changes has no relative error.
 
     Args:
         surrogate: what predicts.
