@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physai.console import stdout, table
-from physai.plant import Check, Plant, left_out
+from physai.plant import Channel, Check, Plant, left_out
 from physai.provenance import Link
 from physai.report.inspection import Inspection, table_rows
 from physai.report.score import sentences
@@ -65,6 +65,11 @@ def check(c: Check) -> dict[str, Any]:
     }
 
 
+def sensor(c: Channel) -> dict[str, Any]:
+    """Return a channel of a sensor as plain data."""
+    return {"name": c.name, "unit": c.unit, "low": _bound(c.low), "high": _bound(c.high)}
+
+
 def checks(plant: Plant, results: Sequence[Check]) -> None:
     """Print a plant's closed-form checks."""
     m = plant.model
@@ -73,7 +78,7 @@ def checks(plant: Plant, results: Sequence[Check]) -> None:
         f"{plant.nw} disturbances, {len(plant.design)} design variables, "
         f"{plant.control_period:g} s control period of {plant.substeps} steps"
     )
-    rows = [(c.name, c.unit, _bound(c.low), _bound(c.high)) for c in plant.sensor_channels]
+    rows = [tuple(sensor(c).values()) for c in plant.sensor_channels]
     if rows:
         table(f"{plant.name}: sensors", ("channel", "unit", "low", "high"), rows, left=2)
     for name, reason in left_out(m):
