@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from physai.plant import Plant
-from physai.rollout.engine import TruePlant, checked
+from physai.rollout.batch import checked
+from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import Excitation, Shaking, clip_actions, draw_starts, shake
 from physai.rollout.store import MOMENTS, SPLITS, Split
 from physai.state import State
