@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from physai.errors import InputError
+from physai.exchange.convert import convert_dataset
 from physai.plant import Plant, left_out, load_plant
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset, Episodes
@@ -150,19 +152,17 @@ def test_a_reading_is_that_of_mj_forward_and_leaves_the_simulation_alone(tmp_pat
     assert touched
 
 
-@pytest.mark.parametrize(("name", "gust"), [("flexwing", 1.0), ("rocket", 8.0)])
-def test_forces_of_the_plant_act_while_it_is_read(tmp_path: Path, name: str, gust: float) -> None:
+def test_forces_of_the_plant_act_while_it_is_read(tmp_path: Path) -> None:
     """The rocket's forces write its mass, a field of the model: that is put back too."""
-    folder = tmp_path / name
-    shutil.copytree(load_plant(name).folder, folder)
-    if name == "rocket":
-        model = (folder / "plant.xml").read_text()
-        sensor = '<sensor><accelerometer name="felt" site="engine"/></sensor></mujoco>'
-        (folder / "plant.xml").write_text(model.replace("</mujoco>", sensor))
+    folder = tmp_path / "rocket"
+    shutil.copytree(load_plant("rocket").folder, folder)
+    model = (folder / "plant.xml").read_text()
+    sensor = '<sensor><accelerometer name="felt" site="engine"/></sensor></mujoco>'
+    (folder / "plant.xml").write_text(model.replace("</mujoco>", sensor))
     plant = load_plant(folder)
     state = other = draw_starts(load_task(plant), jax.random.key(0), plant.nominal[None])
     read, left = TruePlant(plant, 1), TruePlant(plant, 1)
-    wind = np.full((1, plant.nw), gust)
+    wind = np.full((1, plant.nw), 8.0)
     for _ in range(5):
         state = read.step(state, plant.trim[None], wind)
         found = read.sense()
@@ -172,7 +172,7 @@ def test_forces_of_the_plant_act_while_it_is_read(tmp_path: Path, name: str, gus
     again = TruePlant(plant, 1).sense_at(state, plant.trim[None], wind)
     np.testing.assert_allclose(found, again, rtol=1e-8, atol=1e-6)
     calm = TruePlant(plant, 1).sense_at(state, plant.trim[None])
-    assert np.abs(calm - found).max() > 0.01  # the wind reaches the sensors at once
+    assert np.abs(calm - found).max() > 0.01  # the wind reaches the sensor at once
 
 
 def test_a_dataset_holds_what_mj_forward_says_of_its_states(
@@ -190,6 +190,19 @@ def test_a_dataset_holds_what_mj_forward_says_of_its_states(
             episodes.sensors[episode, period], data.sensordata, rtol=1e-4, atol=1e-5
         )
     assert dataset.meta["columns"]["sensor"][0] == ["tip.x", "m"]
+
+
+def test_a_table_tells_a_reading_at_the_moment_that_it_belongs_to(
+    pendulum: Plant, dataset: Dataset, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    convert_dataset(pendulum, load_task(pendulum), dataset, "csv", tmp_path / "csv")
+    with (tmp_path / "csv" / "episodes.csv").open() as file:
+        rows = [row for row, _ in zip(csv.DictReader(file), range(3), strict=False)]
+    assert rows[0]["sensor.tip.x"] == ""
+    for row in rows[1:]:
+        angle = float(row["position.pivot"])
+        assert float(row["sensor.tip.x"]) == pytest.approx(-np.sin(angle), abs=1e-5)
 
 
 def test_a_plant_without_sensors_is_described_as_before() -> None:
@@ -249,9 +262,6 @@ def test_a_prediction_reads_the_states_that_it_predicts(
     np.testing.assert_allclose(found.sensors.values, read.values, rtol=1e-4, atol=1e-5)
     assert np.isfinite(found.sensors.half_width[:10]).all()
     assert np.isinf(found.sensors.half_width[10:]).all()
-    plain = jax.jit(Surrogate.predict)(replace(surrogate, readout=None), start, actions)
-    assert plain.sensors is None
-    np.testing.assert_allclose(plain.half_width, found.half_width, rtol=1e-5)
 
 
 def test_a_surrogate_without_readout_says_so(surrogate: Surrogate) -> None:
