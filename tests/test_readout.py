@@ -169,6 +169,8 @@ def test_forces_of_the_plant_act_while_it_is_read(tmp_path: Path) -> None:
         other = left.step(other, plant.trim[None], wind)
         np.testing.assert_array_equal(state.qpos, other.qpos)
         np.testing.assert_array_equal(state.qvel, other.qvel)
+        masses = (simulator.model_of(0).body_mass for simulator in (read, left))
+        np.testing.assert_array_equal(*masses)
     again = TruePlant(plant, 1).sense_at(state, plant.trim[None], wind)
     np.testing.assert_allclose(found, again, rtol=1e-8, atol=1e-6)
     calm = TruePlant(plant, 1).sense_at(state, plant.trim[None])
@@ -240,7 +242,8 @@ def test_the_report_card_tells_error_and_coverage_of_sensors(
     found = score_readout(surrogate, pendulum, dataset.episodes("test"), (1, 10, 20), 5)
     assert found is not None and found["horizons"] == [0, 1, 10, 20]
     tip = found["channels"]["tip.x"]
-    assert tip["unit"] == "m" and tip["nrmse"][0] < 0.05 and tip["nrmse"][2] < 0.2
+    assert tip["unit"] == "m" and max(tip["nrmse"][:2]) < 0.05
+    assert tip["nrmse"][2] < 0.2
     assert found["channels"]["tip.y"]["nrmse"] == [None] * 4
     for channel in ("tip.x", "tip.z", "felt.x", "felt.z", "drive"):
         # 64 calibration and 64 test episodes of dependent moments
