@@ -105,6 +105,7 @@ def _from_model(name: str, path: Path) -> dict[str, bytes]:
         "__MASS__": f"{plant.model.body_mass.sum():.10g}",
         "# __UNITS__": _comment(_units(plant)),
         "# __DESIGN__": _comment(_design(plant)),
+        "# __SENSORS__": _comment([f"SENSORS = {tuple(s.name for s in plant.sensors)}"]),
         "# __STATE__": _comment(_state(plant)),
         "# __ACTIONS__": _comment(_actions(plant)),
         "# __OBSERVATIONS__": _comment(_observations(task)),

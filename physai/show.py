@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from physai.console import stdout, table
-from physai.plant import Check, Plant
+from physai.plant import Channel, Check, Plant, left_out
 from physai.provenance import Link
 from physai.report.inspection import Inspection, table_rows
 from physai.report.score import recalibration_sentence, sentences
@@ -82,6 +83,11 @@ def check(c: Check) -> dict[str, Any]:
     }
 
 
+def sensor(c: Channel) -> dict[str, Any]:
+    """Return a channel of a sensor as plain data."""
+    return {"name": c.name, "unit": c.unit, "low": _bound(c.low), "high": _bound(c.high)}
+
+
 def checks(plant: Plant, results: Sequence[Check]) -> None:
     """Print a plant's closed-form checks."""
     m = plant.model
@@ -90,6 +96,11 @@ def checks(plant: Plant, results: Sequence[Check]) -> None:
         f"{plant.nw} disturbances, {len(plant.design)} design variables, "
         f"{plant.control_period:g} s control period of {plant.substeps} steps"
     )
+    rows = [tuple(sensor(c).values()) for c in plant.sensor_channels]
+    if rows:
+        table(f"{plant.name}: sensors", ("channel", "unit", "low", "high"), rows, left=2)
+    for name, reason in left_out(m):
+        stdout.print(f"sensor {name} is not predicted: {reason}", markup=False)
     if not results:
         return
     columns = ("quantity", "unit", "closed form", "simulated", "error", "tolerance", "")
@@ -106,6 +117,10 @@ def checks(plant: Plant, results: Sequence[Check]) -> None:
         for c in results
     ]
     table(f"{plant.name}: closed-form checks", columns, rows, left=2)
+
+
+def _bound(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def inspection(name: str, found: Inspection) -> None:
@@ -138,6 +153,7 @@ def score(card: Mapping[str, Any]) -> None:
     """Print the report card of a surrogate."""
     _horizons(card)
     _channels(card)
+    _sensors(card)
     columns = ("test episode", "from step", "nRMSE %", "worst channel", "its error", "unit")
     rows = [
         (str(w["episode"]), w["start"], _percent(w["nrmse"]), w["channel"], w["error"], w["unit"])
@@ -146,6 +162,23 @@ def score(card: Mapping[str, Any]) -> None:
     table(f"worst episodes, {card['horizons'][-1]} steps ahead", columns, rows)
     for sentence in sentences(card):
         stdout.print(sentence, markup=False, soft_wrap=True)
+
+
+def _sensors(card: Mapping[str, Any]) -> None:
+    if (sensors := card.get("sensors")) is None:
+        return
+    last = sensors["horizons"][-1]
+    columns = ("sensor", "unit", "nRMSE % now", f"at {last}", "coverage % now", f"at {last}")
+    rows = [
+        (
+            name,
+            c["unit"],
+            *(_percent(c["nrmse"][i]) for i in (0, -1)),
+            *(_percent(c["coverage"][i]) for i in (0, -1)),
+        )
+        for name, c in sensors["channels"].items()
+    ]
+    table(f"sensors, of known states and {last} steps ahead", columns, rows, left=2)
 
 
 def _channels(card: Mapping[str, Any]) -> None:

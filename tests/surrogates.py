@@ -10,8 +10,9 @@ from physai.rollout.symmetry import Symmetry
 from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import input_channels, layout_of
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.scaling import Calibration, Normaliser
 
 
 def untrained_surrogate(plant: Plant, width: int = 8, change: float = 1e-3) -> Surrogate:

@@ -301,15 +301,18 @@ def test_a_hinge_arm_gets_its_channels_and_examples_that_work(here: Path, cli) -
 
 
 def test_the_examples_of_plant_py_work(here: Path) -> None:
-    (here / "arm.xml").write_text(ARM)
+    two = '<jointpos name="a" joint="elbow"/><jointvel name="b" joint="elbow"/>'
+    (here / "arm.xml").write_text(ARM.replace("</mujoco>", f"<sensor>{two}</sensor></mujoco>"))
     new_plant("my_arm", model="arm.xml")
     file = here / "my_arm" / "plant.py"
     found = [code for _, code in examples(file.read_text())]
-    assert len(found) == 4 and '"servo": "N m"' in found[0] and '"gust": "N"' in found[0]
-    file.write_text("\n".join(code.replace('"NAME"', '"gust"') for code in found))
+    assert len(found) == 5 and '"servo": "N m"' in found[0] and '"gust": "N"' in found[0]
+    text = "\n".join(code.replace('"NAME"', '"gust"') for code in found)
+    file.write_text(text.replace("('a', 'b')", "('b',)"))
     plant = load_plant("my_arm")
     assert plant.compile([0.6]).dof_damping[0] == pytest.approx(0.6)
     assert plant.design[0].nominal == 0.3 and plant.disturbances[0].std == 0.1
+    assert [c.name for c in plant.sensor_channels] == ["b"]
     assert plant.checks is not None and all(c.passed for c in plant.checks(plant))
 
 

@@ -77,6 +77,7 @@ def test_horizons_that_fewer_than_twenty_windows_reach_are_left_out(
     short = replace(few(test_set, 1), length=np.array([52], np.int32))
     # Eleven windows of one step, none of twenty: what there is is told.
     card = score(rough, plant, short)
+    assert card["sensors"] is None  # the plant has none
     assert card["horizons"] == [1, 10, 50] and card["windows"] == 1
     with pytest.raises(InputError, match="no episode has 1 valid steps"):
         score(rough, plant, replace(short, length=np.array([0], np.int32)))

@@ -46,6 +46,14 @@ def test_the_spec_sheet_has_the_channels_of_the_plant(plant: str) -> None:
 
 
 @pytest.mark.parametrize("plant", plant_names())
+def test_the_spec_sheet_has_the_sensors(plant: str) -> None:
+    rows = table(ENVS / plant / "README.md", "sensor")
+    written = [(row["sensor"].strip("`"), row["unit"]) for row in rows]
+    assert written == [(c.name, c.unit) for c in load_plant(plant).sensor_channels]
+    assert all(row["what"] for row in rows)
+
+
+@pytest.mark.parametrize("plant", plant_names())
 def test_the_spec_sheet_has_the_design_variables_requirements_and_objectives(plant: str) -> None:
     page, machine = ENVS / plant / "README.md", load_plant(plant)
     task = load_task(machine)

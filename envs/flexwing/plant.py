@@ -67,6 +67,8 @@ def apply(spec: mujoco.MjSpec, design: Mapping[str, float]) -> None:
             roll, pitch = mass * length**2 / 12.0, LINE_INERTIA * length
             body.mass, body.inertia = mass, [roll, pitch, roll + 0.98 * pitch]
             geom.pos, geom.size = body.ipos, [0.5 * CHORD, 0.5 * length, 0.05]
+            if i == SEGMENTS - 1:
+                spec.site(f"{side}_tip").pos = [0.0, sign * length, 0.0]
             share = "stiffness_inboard" if i < SEGMENTS // 2 else "stiffness_outboard"
             factor = design[share] * (1.0 if i else 2.0) / length
             for kind, rigidity, damping in (
@@ -214,6 +216,7 @@ def checks_of(plant: Plant, design: np.ndarray) -> list[Check]:
         Check("change of momentum without air and gravity", "kg m/s", 0.0, after - before, 1e-3),
         Check("rate of momentum minus forces", "N", 0.0, balance, 0.5),
         Check("largest acceleration at trim", "m/s^2", 0.0, _trim_acceleration(plant), 1e-6),
+        Check("root torque about the bending hinge", "N m", *_root_torque(plant, design), 1e-6),
     ]
 
 
@@ -315,3 +318,16 @@ def _trim_acceleration(plant: Plant) -> float:
     forces(live)
     mujoco.mj_forward(model, data)
     return float(np.abs(data.qacc).max())
+
+
+def _root_torque(plant: Plant, design: np.ndarray) -> tuple[float, float]:
+    """Torque of the left root spring in the key frame, and that of the sensor about its hinge."""
+    model, data, live = _bench(plant, design)
+    mujoco.mj_resetDataKeyframe(model, data, 0)
+    mujoco.mj_forward(model, data)
+    forces(live)
+    mujoco.mj_forward(model, data)
+    joint, site = model.joint("left_bend_0"), model.site("left_root").id
+    axis = data.site_xmat[site].reshape(3, 3).T @ data.xaxis[joint.id]
+    spring = -model.jnt_stiffness[joint.id] * data.qpos[joint.qposadr[0]]
+    return float(spring), float(axis @ data.sensor("root_torque_left").data)

@@ -35,7 +35,7 @@ from physai.env.vector_tools import chosen, clipped, masked, shaped
 from physai.env.view import Display, render_modes
 from physai.errors import InputError
 from physai.plant import Plant
-from physai.rollout.engine import checked
+from physai.rollout.batch import checked
 from physai.state import Array, State
 from physai.task import Task
 

@@ -115,6 +115,11 @@ def _rows(episodes: Episodes, plant: Plant, task: Task, first: int) -> dict[str,
     cells: dict[str, Any] = {"episode": number[kept], "time": time[kept]}
     for name, _, column, at in _columns(plant, task):
         cells[column] = _nullable(arrays[name][..., at][kept])
+    if episodes.sensors is not None:
+        # Read at the end of a period, which is the next moment: the first one has none.
+        later = np.pad(episodes.sensors, ((0, 0), (1, 0), (0, 0)), constant_values=np.nan)
+        for i, channel in enumerate(plant.sensor_channels):
+            cells[f"sensor.{channel.name}"] = _nullable(later[..., i][kept])
     return cells
 
 

@@ -7,7 +7,8 @@ from physai.plant.load import (
     plant_names,
     plants_folder,
 )
-from physai.plant.record import Channel, Check, DesignVariable, Disturbance, Plant
+from physai.plant.record import Channel, Check, DesignVariable, Disturbance, Plant, Sensor
+from physai.plant.sensors import gather, left_out
 from physai.plant.supported import check_driven
 from physai.plant.variables import check_variables
 
@@ -17,9 +18,12 @@ __all__ = [
     "DesignVariable",
     "Disturbance",
     "Plant",
+    "Sensor",
     "check_driven",
     "check_variables",
+    "gather",
     "joint_layout",
+    "left_out",
     "load_module",
     "load_plant",
     "plant_names",

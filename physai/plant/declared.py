@@ -26,6 +26,7 @@ class Declared(NamedTuple):
     apply: Callable[[mujoco.MjSpec, Mapping[str, float]], None] | None
     units: Mapping[str, str]
     disturbances: Mapping[str, Mapping[str, Any]]
+    sensors: Sequence[str] | None
     checks: Callable[[Plant], Sequence[Check]] | None
     forces: Callable[[Any], None] | None
 
@@ -46,6 +47,7 @@ def declared(module: ModuleType | None, file: Path) -> Declared:
         apply=apply,
         units=_units(getattr(module, "UNITS", {}), file),
         disturbances=_disturbances(getattr(module, "DISTURBANCES", {}), file),
+        sensors=_sensors(getattr(module, "SENSORS", None), file),
         checks=_checks(getattr(module, "checks", None), file),
         forces=_forces(getattr(module, "forces", None), file),
     )
@@ -121,6 +123,16 @@ def _disturbances(processes: object, file: Path) -> Mapping[str, Mapping[str, An
                     f"{kind.get(key, 'a name')}, got {short(value)}"
                 )
     return processes
+
+
+def _sensors(sensors: object, file: Path) -> Sequence[str] | None:
+    if sensors is None:
+        return None
+    if isinstance(sensors, Sequence) and not isinstance(sensors, str):
+        names = [name for name in sensors if isinstance(name, str)]
+        if len(names) == len(sensors):
+            return names
+    raise InputError(f"{file}: SENSORS: expected a tuple of names of sensors, got {short(sensors)}")
 
 
 def _checks(

@@ -30,6 +30,7 @@ from physai.plant.channels import Actuators, actuator_channels
 from physai.plant.declared import declared
 from physai.plant.names import check_unique, joint_names
 from physai.plant.record import Plant, apply_design, compile_spec
+from physai.plant.sensors import model_sensors
 from physai.plant.supported import check_supported
 from physai.provenance import sha256_source
 from physai.state import Joint, JointKind
@@ -86,6 +87,7 @@ def load_plant(name_or_path: str | Path) -> Plant:
         joints=joint_layout(model),
         actions=found.actions,
         disturbances=found.disturbances,
+        sensors=model_sensors(model, said.sensors, path),
         design=said.design,
         action_ids=found.action_ids,
         disturbance_ids=found.disturbance_ids,

@@ -21,6 +21,11 @@ def actuator_names(model: mujoco.MjModel) -> list[str]:
     return _completed([model.actuator(i).name for i in range(model.nu)], "actuator")
 
 
+def sensor_names(model: mujoco.MjModel) -> list[str]:
+    """Return a name of its own for every sensor: its own, else `sensor_3`."""
+    return _completed([model.sensor(i).name for i in range(model.nsensor)], "sensor")
+
+
 def _completed(names: Sequence[str], word: str) -> list[str]:
     found, taken = list(names), set(names)
     for i, name in enumerate(names):

@@ -50,6 +50,27 @@ class DesignVariable(Channel):
 
 
 @dataclass(frozen=True)
+class Sensor:
+    """A sensor of the model, whose numbers are channels.
+
+    Attributes:
+        name: the sensor's.
+        address: of its first number in `sensordata`; the others follow.
+        channels: one a number.
+        frames: of what is told in the world's frame by a sensor of a free-floating tree: `point`,
+            `vector` or `quaternion`, the address of its first number, and where in qpos the free
+            joint is.
+        quaternions: addresses of the first numbers of quaternions; they are read with w >= 0.
+    """
+
+    name: str
+    address: int
+    channels: tuple[Channel, ...]
+    frames: tuple[tuple[str, int, int], ...] = ()
+    quaternions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Check:
     """One closed-form check: `simulated` must lie within `tolerance` of `expected`, in `unit`."""
 
@@ -83,6 +104,7 @@ class Plant:
         joints: layout of the configuration.
         actions: channels that the controller drives, in order.
         disturbances: channels that the scenario drives, in order.
+        sensors: sensors of the model that are recorded and predicted, in order.
         design: design variables, in order.
         trim: a safe action to hold `[nu]`: that of the first key frame, else the nearest to zero.
         sha256: hash of the folder's files, or of the MJCF file, as a manifest records it.
@@ -100,6 +122,7 @@ class Plant:
     joints: tuple[Joint, ...] = field(repr=False)
     actions: tuple[Channel, ...] = field(repr=False)
     disturbances: tuple[Disturbance, ...] = field(repr=False)
+    sensors: tuple[Sensor, ...] = field(repr=False)
     design: tuple[DesignVariable, ...] = field(repr=False)
     action_ids: tuple[int, ...] = field(repr=False)
     disturbance_ids: tuple[int, ...] = field(repr=False)
@@ -124,6 +147,11 @@ class Plant:
     def nominal(self) -> np.ndarray:
         """The nominal design vector `[nd]`."""
         return np.array([v.nominal for v in self.design])
+
+    @property
+    def sensor_channels(self) -> tuple[Channel, ...]:
+        """Channels of the sensors `[ns]`, in the order in which they are recorded."""
+        return tuple(channel for sensor in self.sensors for channel in sensor.channels)
 
     @property
     def state_channels(self) -> tuple[Channel, ...]:

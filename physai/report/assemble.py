@@ -234,6 +234,7 @@ def _tables(
     if parts.score is not None:
         found["score"] = score.score_table(parts.score)
         found["errors"] = score.error_table(parts.score)
+        found["sensors"] = score.sensor_table(parts.score)
         found["worst"] = score.worst_table(parts.score)
         found["horizon"] = score.horizon_table(parts.score)
     if parts.recalibration is not None and "missing" not in parts.recalibration:

@@ -20,8 +20,9 @@ from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.scaling import Calibration, Normaliser
 from physai.task import Task
 
 
@@ -105,6 +106,7 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
         "actions": plant.nu,
         "disturbances": plant.nw,
         "design variables": len(plant.design),
+        **({"sensor channels": len(plant.sensor_channels)} if plant.sensors else {}),
         "constraints": model.neq,
         "geoms that can touch": int(np.sum((model.geom_contype | model.geom_conaffinity) != 0)),
         "physics steps a control period": plant.substeps,

@@ -141,6 +141,22 @@ def error_table(score: Mapping[str, Any]) -> Table:
     return Table(head, rows, 2)
 
 
+def sensor_table(score: Mapping[str, Any]) -> Table:
+    """Return error and coverage of every sensor, of known states and at the longest horizon."""
+    sensors = score.get("sensors")
+    head = ("sensor", "unit", "RMSE of known states", "nRMSE", "coverage")
+    if sensors is None:
+        return Table(head, [])
+    last = sensors["horizons"][-1]
+    rows = []
+    for name, c in sensors["channels"].items():
+        both = [
+            (number(c["rmse"][i]), number(c["nrmse"][i]), _share(c["coverage"][i])) for i in (0, -1)
+        ]
+        rows.append((name, c["unit"], *both[0], *both[1]))
+    return Table((*head, f"RMSE {last} periods ahead", "nRMSE", "coverage"), rows, 2)
+
+
 def worst_table(score: Mapping[str, Any]) -> Table:
     """Return the test episodes that are predicted worst at the longest scored horizon."""
     rows = [

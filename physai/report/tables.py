@@ -23,6 +23,7 @@ def channel_table(plant: Plant, task: Task) -> Table:
             ("disturbance", plant.disturbances),
             ("command", task.commands),
             ("observation", task.observations),
+            ("sensor", plant.sensor_channels),
         )
         for c in channels
         for noise in [number(getattr(c, "noise", getattr(c, "std", None)))]

@@ -165,7 +165,7 @@ def _describe(
         )
     splits = {split: getattr(settings, split) for split in SPLITS}
     size = settings.shard_episodes
-    return describe(plant, task, steps, splits, size, settings, seed, flown_by)
+    return describe(plant, task, steps, splits, size, settings, seed, flown_by, sensed=True)
 
 
 def _check_same(folder: Path, meta: dict[str, Any], wanted: dict[str, Any]) -> None:

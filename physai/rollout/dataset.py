@@ -38,13 +38,16 @@ class Episodes:
         actions: `[n, T, nu]`, as applied, in the channels' units.
         disturbances: `[n, T, nw]`.
         length: control periods before the episode terminated or diverged `[n]` int32, at most T.
-            What lies behind is no data: the last state is held, actions and disturbances are 0.
+            What lies behind is no data: the last state is held, all else is 0.
+        sensors: what the sensors read at the end of each control period, its action and disturbance
+            still applied `[n, T, ns]`, in the channels' units (None: not recorded).
     """
 
     states: State
     actions: np.ndarray
     disturbances: np.ndarray
     length: np.ndarray
+    sensors: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Dataset:
     def diverged(self) -> int:
         """Number of episodes that diverged; they are in no split."""
         return len(self.meta["diverged_rows"])
+
+    @property
+    def sensed(self) -> bool:
+        """Whether the plant's sensors are recorded."""
+        return "sensor" in self.meta["columns"]
 
     @property
     def symmetry(self) -> Symmetry:
@@ -136,6 +144,7 @@ class Dataset:
             arrays["action"],
             arrays["disturbance"],
             length,
+            arrays.get("sensor"),
         )
 
 
@@ -168,6 +177,9 @@ def open_dataset(folder: str | Path, plant: Plant | None = None) -> Dataset:
         sizes = {"qpos": model.nq, "qvel": model.nv, "act": model.na, "action": plant.nu}
         for name, size in {**sizes, "disturbance": plant.nw}.items():
             found.append(_mismatch(f"size of {name}", len(meta["columns"][name]), size))
+        if (sensors := meta["columns"].get("sensor")) is not None:
+            named = [[c.name, c.unit] for c in plant.sensor_channels]
+            found.append(_mismatch("sensors", sensors, named))
     if problems := "; ".join(filter(None, found)):
         raise InputError(
             f"{folder}: collected on something else: {problems}. "

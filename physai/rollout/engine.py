@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,8 +9,8 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from physai.errors import InputError
-from physai.plant import Plant
+from physai.plant import Plant, gather
+from physai.rollout.batch import batch_of, checked, checked_designs, checked_masses, constrained
 from physai.rollout.live import Live
 from physai.state import State
 
@@ -48,15 +47,16 @@ class TruePlant:
         derived: bool = False,
     ) -> None:
         self.plant = plant
-        self.designs = _designs(plant, nsim, designs)
+        self.designs = checked_designs(plant, nsim, designs)
         keep = derived or plant.forces is not None
-        self._batch = _batch(plant, self.designs, _mass_scale(nsim, mass_scale), nthread, keep)
+        self._batch = batch_of(plant, self.designs, checked_masses(nsim, mass_scale), nthread, keep)
         self._forces = None if plant.forces is None else Live(plant, self.designs, self._batch)
         self._qpos = self._batch.bind("qpos")
         self._qvel = self._batch.bind("qvel")
         self._act = self._batch.bind("act") if plant.model.na else np.zeros((nsim, 0))
         self._time = self._batch.bind("time")
         self._ctrl = self._batch.bind("ctrl")
+        self._sensordata = self._batch.bind("sensordata") if plant.sensors else np.zeros((nsim, 0))
         self._warnings = self._batch.warning[:, :, 1]
         self._fresh = self._batch.state.copy()
         self._warned = self._warnings.sum(1)
@@ -66,7 +66,7 @@ class TruePlant:
         self._high = np.array([a.high for a in plant.actions])
         self._models: list[mujoco.MjModel] = []
         self._scratch: mujoco.MjData | None = None
-        self._constrained = derived or _constrained(plant.model)
+        self._constrained = derived or constrained(plant.model)
         self._last: State | None = None
         self.valid = np.ones(nsim, dtype=bool)
 
@@ -101,13 +101,8 @@ class TruePlant:
         Raises:
             InputError: a state, action or disturbance of the wrong shape or with NaN in it.
         """
-        action = checked(action, (self.nsim, self.plant.nu), "action")
-        if disturbance is not None:
-            disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
         self._place(state, rows)
-        self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
-        if self._disturbances:
-            self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
+        self._control(action, disturbance)
         try:
             with quiet_warnings():
                 sound = rows is None and self.valid.all()
@@ -196,6 +191,68 @@ class TruePlant:
         with quiet_warnings(), suppress(mujoco.batch.SimulationError):  # `step` will tell
             self._batch.forward(rows)
 
+    def sense(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return what the plant's sensors tell of the state that `step` returned last.
+
+        It is what mj_forward computes of that state with the controls of the last step still
+        applied, and with the plant's own forces at that state: what a controller reads before it
+        acts next. The simulation goes on as if it had not been read.
+
+        Args:
+            rows: the simulations to read, indices `[k]` (None: all).
+
+        Returns:
+            `[nsim, ns]`, in the order of `Plant.sensor_channels`; NaN in rows that were not read,
+            and where MuJoCo warns or gives no finite number.
+        """
+        state, warned = self._batch.state.copy(), self._warnings.sum(1)
+        fields = self._own_fields()
+        with quiet_warnings(), suppress(mujoco.batch.SimulationError):
+            if self._forces is not None and self.plant.forces is not None:
+                self._batch.forward(rows, stage=_VELOCITY)
+                self.plant.forces(self._forces)
+            self._batch.forward(rows)
+        read = gather(self.plant.sensors, self._sensordata)
+        sound = (self._warnings.sum(1) == warned) & np.isfinite(read).all(1)
+        sound &= np.isin(np.arange(self.nsim), rows) if rows is not None else True
+        self._warned += self._warnings.sum(1) - warned
+        self._batch.state[:] = state
+        for name, values in fields.items():
+            self._batch.expand(name)[:] = values
+        return np.where(sound[:, None], read, np.nan)
+
+    def sense_at(
+        self, state: State, action: np.ndarray, disturbance: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return what the sensors tell `[nsim, ns]` of any states while these inputs are applied.
+
+        Args:
+            state: batched state `[nsim, ...]`.
+            action: `[nsim, nu]` in the channels' units, clipped to their ranges.
+            disturbance: `[nsim, nw]` (None: zero).
+
+        Raises:
+            InputError: a state, action or disturbance of the wrong shape or with NaN in it.
+        """
+        self.place(state)
+        self._control(action, disturbance)
+        return self.sense()
+
+    def _control(self, action: np.ndarray, disturbance: np.ndarray | None) -> None:
+        action = checked(action, (self.nsim, self.plant.nu), "action")
+        if disturbance is not None:
+            disturbance = checked(disturbance, (self.nsim, self.plant.nw), "disturbance")
+        self._ctrl[:, self._actions] = np.clip(action, self._low, self._high)
+        if self._disturbances:
+            self._ctrl[:, self._disturbances] = 0.0 if disturbance is None else disturbance
+
+    def _own_fields(self) -> dict[str, np.ndarray]:
+        """Return copies of the model's fields that the plant's own forces may write."""
+        if self._forces is None:
+            return {}
+        expanded = {name: self._batch.expanded(name) for name in mujoco.batch.MODEL_FIELDS}
+        return {name: values.copy() for name, values in expanded.items() if values is not None}
+
     def readings(self, read: Reading, rows: np.ndarray, stepped: np.ndarray) -> np.ndarray:
         """Read derived quantities of simulations, made with `derived`.
 
@@ -275,106 +332,3 @@ class quiet_warnings:
 
 def _ignore(_: str) -> None:
     return None
-
-
-def checked(values: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
-    values = np.asarray(values, float)
-    if values.shape != shape:
-        raise InputError(f"{what}: expected shape {shape}, got {values.shape}")
-    if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise InputError(f"{what}: expected finite numbers, got {values[where]} at index {where}")
-    return values
-
-
-def _designs(plant: Plant, nsim: int, designs: np.ndarray | None) -> np.ndarray:
-    shape = (nsim, len(plant.design))
-    if designs is None:
-        return np.broadcast_to(plant.nominal, shape).copy()
-    return plant.check_design(checked(designs, shape, "designs"))
-
-
-def _mass_scale(nsim: int, mass_scale: np.ndarray | None) -> np.ndarray | None:
-    if mass_scale is None:
-        return None
-    mass_scale = checked(mass_scale, (nsim,), "mass_scale")
-    if not (mass_scale > 0).all():
-        raise InputError(f"mass_scale: expected factors above 0, got {mass_scale.min():g}")
-    return mass_scale
-
-
-def _batch(
-    plant: Plant, designs: np.ndarray, mass_scale: np.ndarray | None, nthread: int, keep: bool
-) -> mujoco.batch.Batch:
-    """Compile each distinct design once, then scale masses per simulation."""
-    unique, inverse = np.unique(designs, axis=0, return_inverse=True)
-    nsim = len(designs)
-    if len(unique) == 1:
-        # Fields of its own for every simulation cost far less than a model of its own.
-        nominal = np.array_equal(unique[0], plant.nominal)
-        model = plant.model if nominal else plant.compile(unique[0], textures=False)
-        batch = mujoco.batch.Batch(model, nsim, nthread, persistent=keep)
-        if mass_scale is not None:
-            for name in ("body_mass", "body_inertia"):
-                field = batch.expand(name)
-                field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
-            batch.set_const()
-        return batch
-    compiled = [plant.compile(design, textures=False) for design in unique]
-    if plant.forces is not None:
-        return _expanded(plant, compiled, inverse, mass_scale, nthread)
-    models = [compiled[i] for i in inverse]
-    if mass_scale is not None:
-        models = [_scaled(m, s) for m, s in zip(models, mass_scale, strict=True)]
-    batch = mujoco.batch.Batch(plant.model, nsim, nthread, persistent=keep)
-    batch.set_models(models)
-    batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-    return batch
-
-
-def _expanded(
-    plant: Plant,
-    compiled: list[mujoco.MjModel],
-    inverse: np.ndarray,
-    mass_scale: np.ndarray | None,
-    nthread: int,
-) -> mujoco.batch.Batch:
-    """Give every field in which designs differ values of its own for every simulation.
-
-    Unlike models of their own, these may be written while the simulation runs.
-    """
-    base, nsim = compiled[0], len(inverse)
-    batch = mujoco.batch.Batch(base, nsim, nthread, persistent=True)
-    for name in sorted(mujoco.batch.MODEL_FIELDS):
-        values = [_field(model, name) for model in compiled]
-        if any(not np.array_equal(v, values[0]) for v in values[1:]):
-            batch.expand(name)[:] = np.stack(values)[inverse]
-    if mass_scale is not None:
-        for name in ("body_mass", "body_inertia"):
-            field = batch.expand(name)
-            field *= mass_scale.reshape(-1, *[1] * (field.ndim - 1))
-        batch.set_const()
-    return batch
-
-
-def _constrained(model: mujoco.MjModel) -> bool:
-    """Tell whether a model may have active constraints, whose solver has a warm start."""
-    touching = np.any((model.geom_contype != 0) | (model.geom_conaffinity != 0)) or model.npair
-    limits = np.any(model.jnt_limited) or np.any(model.tendon_limited)
-    friction = np.any(model.dof_frictionloss) or np.any(model.tendon_frictionloss)
-    return bool(model.neq or touching or limits or friction)
-
-
-def _field(model: mujoco.MjModel, name: str) -> np.ndarray:
-    value: object = model
-    for part in name.split("."):
-        value = getattr(value, part)
-    return np.asarray(value)
-
-
-def _scaled(model: mujoco.MjModel, factor: float) -> mujoco.MjModel:
-    model = copy.copy(model)
-    model.body_mass *= factor
-    model.body_inertia *= factor
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from physai.plant import Plant
-from physai.rollout.engine import TruePlant, checked
+from physai.rollout.batch import checked
+from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import Excitation, Shaking, clip_actions, draw_starts, shake
 from physai.rollout.store import MOMENTS, SPLITS, Split
 from physai.state import State
@@ -137,7 +138,7 @@ def fly(job: Job, ready: Ready) -> Flown:
     """Fly a shard. What is applied is the float32 that is recorded, so a record replays exactly."""
     simulator, start, shaking = ready
     n, steps = simulator.nsim, job.steps
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         name: np.empty((n, steps + 1, *getattr(start, name).shape[1:]), np.float32)
         for name in MOMENTS
     }
@@ -146,6 +147,7 @@ def fly(job: Job, ready: Ready) -> Flown:
         pilot = _Pilot(job, job.controller, shaking)
     sound = np.zeros(n, np.int32)
     state = start
+    sensors = np.zeros((n, steps, len(job.plant.sensor_channels)), np.float32)
     for k in range(steps + 1):
         for name in MOMENTS:
             arrays[name][:, k] = getattr(state, name)
@@ -155,11 +157,25 @@ def fly(job: Job, ready: Ready) -> Flown:
             recorded = {name: arrays[name][:, k] for name in MOMENTS}
             actions[:, k] = pilot.act(k, state.replace(**recorded))
         state = simulator.step(state, actions[:, k], shaking.disturbances[:, k])
+        if job.plant.sensors:
+            sensors[:, k] = _sense(simulator)
         sound += simulator.valid
+    if job.plant.sensors:
+        arrays["sensor"] = sensors
     arrays |= {"command": start.command, "design": start.design, "start_time": start.time}
     arrays |= {"action": actions, "disturbance": shaking.disturbances}
     arrays = {name: np.asarray(values, np.float32) for name, values in arrays.items()}
     return Flown(arrays, sound, _ended(job, arrays))
+
+
+def _sense(simulator: TruePlant) -> np.ndarray:
+    """Return what the sensors read `[n, ns]`; what has no finite reading counts as diverged."""
+    running = simulator.valid
+    with np.errstate(over="ignore"):  # a number too large for the record is infinite
+        read = simulator.sense(None if running.all() else np.flatnonzero(running))
+        read = read.astype(np.float32)
+    simulator.valid = running & np.isfinite(read).all(1)
+    return np.where(simulator.valid[:, None], read, 0.0)
 
 
 def _ended(job: Job, arrays: dict[str, np.ndarray]) -> np.ndarray:

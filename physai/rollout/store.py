@@ -3,6 +3,7 @@
     dataset/zarr.json            attributes: plant, design space, MuJoCo version, settings, counts
     dataset/train/qpos           [episode, moment, qpos]   float32, likewise qvel, act
     dataset/train/action         [episode, period, action] float32, likewise disturbance
+    dataset/train/sensor         [episode, period, sensor] float32, at its end; may be absent
     dataset/train/command        [episode, command]        float32, likewise design, start_time
     dataset/train/length         [episode]                 int32, periods before the episode ended
     dataset/calibration, test    the same
@@ -41,6 +42,7 @@ SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 FORMAT = "physai.dataset/2"
 MOMENTS = ("qpos", "qvel", "act")
 PERIODS = ("action", "disturbance")
+ALONG = (*PERIODS, "sensor")  # sensors are read at the end of a period
 CONSTANTS = ("command", "design", "start_time")
 _CHUNK = 128  # episodes; zarr spends 0.5 ms on each chunk, whatever its size
 
@@ -102,6 +104,7 @@ def describe(
     settings: Any,
     seed: int,
     controller: str | None,
+    sensed: bool = False,
 ) -> dict[str, Any]:
     """Return the attributes that a dataset has from the start.
 
@@ -114,7 +117,11 @@ def describe(
         settings: what the episodes are made with.
         seed: of every draw.
         controller: hash of what flew, if anything did.
+        sensed: the plant's sensors are recorded too, if it has any.
     """
+    named = columns(plant, task)
+    if sensed and plant.sensors:
+        named["sensor"] = [(c.name, c.unit) for c in plant.sensor_channels]
     description = {
         "format": FORMAT,
         "plant": {"name": plant.name, "sha256": plant.sha256},
@@ -122,7 +129,7 @@ def describe(
         "control_period": plant.control_period,
         "steps": steps,
         "design": design_space(plant),
-        "columns": columns(plant, task),
+        "columns": named,
         "settings": settings,
         "seed": seed,
         "controller": controller,
@@ -144,14 +151,14 @@ def nothing_yet(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hold_ends(arrays: Mapping[str, np.ndarray], length: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays with the last state held, and all inputs 0, behind `length`."""
+    """Return the arrays with the last state held, and all else 0, behind `length`."""
     held = {**arrays, "length": length}
     steps = held["action"].shape[1]
     rows = np.flatnonzero(length < steps)
-    for name in (*PERIODS, *MOMENTS):
+    for name in (name for name in (*ALONG, *MOMENTS) if name in held):
         values = held[name] = held[name].copy()
         for row, end in zip(rows, length[rows], strict=True):
-            values[row, end:] = 0.0 if name in PERIODS else values[row, end]
+            values[row, end:] = 0.0 if name in ALONG else values[row, end]
     return held
 
 
@@ -174,7 +181,7 @@ def shapes(meta: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     steps, width = meta["steps"], {name: len(c) for name, c in meta["columns"].items()}
     return {
         **{name: (steps + 1, width[name]) for name in MOMENTS},
-        **{name: (steps, width[name]) for name in PERIODS},
+        **{name: (steps, width[name]) for name in ALONG if name in width},
         "command": (width["command"],),
         "design": (width["design"],),
         "start_time": (),
@@ -211,7 +218,7 @@ def create_store(folder: Path, meta: dict[str, Any]) -> None:
 
 
 def _dimensions(array: str, shape: tuple[int, ...]) -> tuple[str, ...]:
-    names = ("period" if array in PERIODS else "moment", array)
+    names = ("period" if array in ALONG else "moment", array)
     return ("episode", *names[2 - len(shape) :])
 
 

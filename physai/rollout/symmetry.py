@@ -81,11 +81,11 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
     errors: dict[str, float] = {}
     for axis, name in enumerate("xyz" if free else ""):
         indices = [joint.qpos_index + axis for joint in free]
-        errors[name] = trial.worst(_shift(indices, shifts))
+        errors[name] = trial.worst(shifting(indices, shifts))
     if free:
-        turned = _turned_vectors(plant, trial.disturbances, angles[0])
+        turned = turned_vectors(plant, trial.disturbances, angles[0])
         errors["heading"] = trial.worst(
-            lambda state, start: _turned(free, state, start, angles), turned
+            lambda state, start: turned_states(free, state, start, angles), turned
         )
 
     idle = _kept(trial, single, shifts)
@@ -110,9 +110,9 @@ def _kept(trial: _Trial, joints: list[Joint], shifts: np.ndarray) -> list[Joint]
     for group in (joints[i : i + at_once] for i in range(0, len(joints), at_once)):
         moved = np.arange(FLIGHTS) % len(group)
         alone = [np.where(moved == i, shifts[i], 0.0) for i in range(len(group))]
-        errors = trial.disagreement(_shift([joint.qpos_index for joint in group], alone))
+        errors = trial.disagreement(shifting([joint.qpos_index for joint in group], alone))
         found += [j for i, j in enumerate(group) if _worst(errors[moved == i]) < TOLERANCE]
-    together = _shift([joint.qpos_index for joint in found], shifts)
+    together = shifting([joint.qpos_index for joint in found], shifts)
     return found if not found or trial.worst(together) < TOLERANCE else []
 
 
@@ -222,7 +222,7 @@ def _blocks(plant: Plant, to: State, start: State) -> tuple[np.ndarray, np.ndarr
     return position, to.qvel - start.qvel, to.act - start.act
 
 
-def _shift(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> _Move:
+def shifting(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> _Move:
     """Return the move that shifts `qpos[:, index]`, each index by a row of `shifts`."""
 
     def move(state: State, _: State) -> State:
@@ -234,7 +234,7 @@ def _shift(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> _Mo
     return move
 
 
-def _turned(joints: list[Joint], state: State, start: State, angles: np.ndarray) -> State:
+def turned_states(joints: list[Joint], state: State, start: State, angles: np.ndarray) -> State:
     """Turn each free joint about the vertical through where it was at the start."""
     qpos, qvel = state.qpos.copy(), state.qvel.copy()
     for joint, angle in zip(joints, angles, strict=True):
@@ -250,7 +250,7 @@ def _turned(joints: list[Joint], state: State, start: State, angles: np.ndarray)
     return state.replace(qpos=qpos, qvel=qvel)
 
 
-def _turned_vectors(plant: Plant, disturbances: np.ndarray, angle: np.ndarray) -> np.ndarray:
+def turned_vectors(plant: Plant, disturbances: np.ndarray, angle: np.ndarray) -> np.ndarray:
     turned = disturbances.copy()
     for vector in {d.vector for d in plant.disturbances if d.vector}:
         index = [i for i, d in enumerate(plant.disturbances) if d.vector == vector]

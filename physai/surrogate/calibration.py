@@ -15,6 +15,7 @@ control", 2022, theorem 1, arXiv:2208.02814.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ import numpy as np
 from physai.errors import InputError
 from physai.rollout.dataset import Episodes
 from physai.state import State, difference
-from physai.surrogate.model import Calibration, Surrogate
+from physai.surrogate.model import Surrogate
+from physai.surrogate.scaling import Calibration
 
 COVERAGE = 0.9
 CHUNK = 2048
@@ -76,7 +78,7 @@ def windows(episodes: Episodes, horizon: int, stride: int) -> tuple[State, np.nd
     Returns:
         states `[horizon + 1, n, ...]`, actions `[horizon, n, nu]`, disturbances `[horizon, n, nw]`.
     """
-    return _cut(episodes, *window_starts(episodes, horizon, stride), horizon)
+    return cut(episodes, *window_starts(episodes, horizon, stride), horizon)
 
 
 def window_starts(episodes: Episodes, least: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -86,12 +88,13 @@ def window_starts(episodes: Episodes, least: int, stride: int) -> tuple[np.ndarr
     return episode, starts[start]
 
 
-def _cut(
+def cut(
     episodes: Episodes, episode: np.ndarray, start: np.ndarray, horizon: int
 ) -> tuple[State, np.ndarray, np.ndarray]:
-    cut = partial(stretches, episode, start, horizon)
-    states = jax.tree.map(cut, episodes.states)
-    return states, cut(episodes.actions)[:-1], cut(episodes.disturbances)[:-1]
+    """Cut windows out of episodes: states, actions and disturbances, as `windows` does."""
+    part = partial(stretches, episode, start, horizon)
+    states = jax.tree.map(part, episodes.states)
+    return states, part(episodes.actions)[:-1], part(episodes.disturbances)[:-1]
 
 
 def stretches(
@@ -124,7 +127,7 @@ def open_loop(
     episode, start = window_starts(episodes, least, stride)
     if not len(episode):
         raise InputError(f"no episode has {least} valid steps: collect longer or gentler ones")
-    given = _cut(episodes, episode, start, horizon)
+    given = cut(episodes, episode, start, horizon)
     lasting = np.minimum(episodes.length[episode] - start, horizon)
     return Flown(episode, start, lasting, *given, *fly_beside(surrogate, *given))
 
@@ -137,16 +140,33 @@ def fly_beside(
     Returns:
         Errors and the members' spread, both `[T, n, nc]`.
     """
+    error, spread = in_parts(_fly, surrogate, states, actions, disturbances)
+    return error, spread
+
+
+def in_parts(
+    flight: Callable[..., tuple[jax.Array, ...]],
+    surrogate: Surrogate,
+    states: State,
+    actions: np.ndarray,
+    disturbances: np.ndarray,
+) -> list[np.ndarray]:
+    """Call a compiled function of a surrogate and windows, on `CHUNK` windows at a time.
+
+    Args:
+        flight: returns arrays whose second axis is that of the windows.
+        surrogate: its first argument.
+        states, actions, disturbances: its others, the windows along the second axis.
+    """
     given, count = (states, actions, disturbances), actions.shape[1]
     size = min(count, CHUNK)
     parts = []
     for first in range(0, count, size):
         # The last chunk is filled with windows once more, so that it is compiled no second time.
         rows = np.arange(first, first + size) % count
-        flown = _fly(surrogate, *jax.tree.map(lambda x, rows=rows: x[:, rows], given))
+        flown = flight(surrogate, *jax.tree.map(lambda x, rows=rows: x[:, rows], given))
         parts.append([np.asarray(values)[:, : count - first] for values in flown])
-    error, spread = (np.concatenate(values, axis=1) for values in zip(*parts, strict=True))
-    return error, spread
+    return [np.concatenate(values, axis=1) for values in zip(*parts, strict=True)]
 
 
 @jax.jit
@@ -163,14 +183,26 @@ def calibrate(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: in
 
 
 def intervals(flown: Flown) -> Calibration:
-    """Fit the interval factors to flights beside episodes that fitting did not see.
+    """Fit the interval factors to flights beside episodes that fitting did not see."""
+    return factors(flown.error, flown.spread, flown.recorded, flown.episode)
+
+
+def factors(
+    error: np.ndarray, spread: np.ndarray, recorded: np.ndarray, episode: np.ndarray
+) -> Calibration:
+    """Fit the interval factors to errors whose spread was predicted.
 
     Each horizon is calibrated on all windows that last so long. Where they are too few for any
     finite interval to cover 90%, the factor is infinite: nothing is promised there.
+
+    Args:
+        error, spread: `[H, n, nc]`.
+        recorded: which windows last to each horizon `[H, n]`.
+        episode: of each window `[n]`.
     """
-    recorded, sound = flown.recorded, flown.sound
+    sound = (np.isfinite(error) & np.isfinite(spread)).all(axis=2)
     kept = (recorded & sound)[..., None]
-    error, spread = np.where(kept, flown.error, 0.0), np.where(kept, flown.spread, 0.0)
+    error, spread = np.where(kept, error, 0.0), np.where(kept, spread, 0.0)
     # The floor keeps an interval open where the members agree by chance.
     mean_square = np.square(spread).sum(axis=1) / np.maximum(kept.sum(axis=1), 1)
     floor = 0.5 * np.sqrt(mean_square) + 1e-9
@@ -178,8 +210,8 @@ def intervals(flown: Flown) -> Calibration:
     # A prediction that blew up is an infinite miss from then on, not a missing one.
     ratio = np.where(sound[..., None], ratio, np.inf)
     quantile = [
-        conformal_quantile(scores[there], flown.episode[there])
-        for scores, there in zip(ratio, recorded, strict=True)
+        conformal_quantile(ratio[step][there], episode[there])
+        for step, there in enumerate(np.asarray(recorded))
     ]
     return Calibration(jnp.asarray(floor, jnp.float32), jnp.asarray(quantile, jnp.float32))
 

@@ -31,9 +31,10 @@ from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
 from physai.surrogate.inherit import taken_over
 from physai.surrogate.known import Known
-from physai.surrogate.model import Calibration, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.normalise import normalised, normaliser_of, transitions
+from physai.surrogate.scaling import Calibration
 from physai.surrogate.train import Stage, Windows, autoregressive, one_step, train
 
 

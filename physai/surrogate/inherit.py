@@ -23,8 +23,9 @@ from physai.surrogate.centre import translations
 from physai.surrogate.domain import rounding
 from physai.surrogate.features import Layout, input_channels, layout_of
 from physai.surrogate.known import known_dynamics
-from physai.surrogate.model import TARGET_MARGIN, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Parameters
+from physai.surrogate.scaling import TARGET_MARGIN, Normaliser
 from physai.surrogate.store import load_surrogate, read_card
 
 NAMED = 4  # channels that a message names

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from physai.errors import InputError
 from physai.state import Array, State, difference
 from physai.surrogate.bounds import Bounds, slowed, stopped
 from physai.surrogate.domain import Domain
@@ -16,60 +17,10 @@ from physai.surrogate.features import Layout, advance, inputs
 from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 from physai.surrogate.prior import centred, told, uncentred
+from physai.surrogate.readout import Reading, SensorReadout
+from physai.surrogate.scaling import Calibration, Normaliser
 
-INPUT_LIMIT = 12.0
-"""Standard deviations of the training data at which inputs are clipped."""
-TARGET_MARGIN = 2.0
-"""Largest change that may be predicted, in largest changes that the training data hold."""
 _EACH = slice(1, None)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Normaliser:
-    """Mean and standard deviation of inputs `[ni]` and targets `[nt]` on the training data.
-
-    `target_limit [nt]` bounds the normalised targets that may be predicted.
-    """
-
-    input_mean: jax.Array
-    input_std: jax.Array
-    target_mean: jax.Array
-    target_std: jax.Array
-    target_limit: jax.Array
-
-    def inputs(self, raw: jax.Array) -> jax.Array:
-        """Normalise raw inputs `[..., ni]`, clipped at `INPUT_LIMIT` standard deviations.
-
-        Beyond it a gated layer would extrapolate as a product, and an open-loop prediction that
-        strays would soon leave the numbers that a float holds.
-        """
-        scaled = (raw - self.input_mean) / self.input_std
-        return jnp.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
-
-    def targets(self, predicted: jax.Array) -> jax.Array:
-        """Return predicted targets `[..., nt]` in their units, within `target_limit`.
-
-        Nothing seen ever changed the machine by much more; a flight that strays leaves at a walk.
-        """
-        bounded = jnp.clip(predicted, -self.target_limit, self.target_limit)
-        return bounded * self.target_std + self.target_mean
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Calibration:
-    """What turns the members' spread into intervals of stated coverage, for horizons 1 to H.
-
-    The half width of channel c at horizon h is `quantile[h, c] * sqrt(spread^2 + floor[h, c]^2)`.
-
-    Attributes:
-        floor: `[H, nc]`, in the channels' units.
-        quantile: `[H, nc]`.
-    """
-
-    floor: jax.Array
-    quantile: jax.Array
 
 
 class Prediction(NamedTuple):
@@ -79,15 +30,34 @@ class Prediction(NamedTuple):
         states: predicted states `[T, ...]`, without the start.
         half_width: `[T, ..., nc]`, of the channels of `physai.state.difference`; beyond the
             calibrated horizon it is infinite: nothing is promised there.
+        sensors: what sensors tell of these states, the action of the period that ended still
+            applied, and its interval `[T, ..., ns]` (None: the surrogate has no readout).
     """
 
     states: State
     half_width: jax.Array
+    sensors: Reading | None = None
+
+
+class Flight(NamedTuple):
+    """The mean model's flight, and how far the members' own flights are from it.
+
+    Attributes:
+        states: `[T, ...]`, without the start.
+        spread: the members' root mean square distance `[T, ..., nc]`.
+        readings: what sensors tell of these states `[T, ..., ns]`.
+        readings_spread: the members' root mean square distance from it `[T, ..., ns]`.
+    """
+
+    states: State
+    spread: jax.Array
+    readings: jax.Array
+    readings_spread: jax.Array
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["parameters", "normaliser", "bounds", "calibration", "domain", "known"],
+    data_fields=["parameters", "normaliser", "bounds", "calibration", "domain", "known", "readout"],
     meta_fields=["layout", "architecture"],
 )
 @dataclass(frozen=True)
@@ -103,6 +73,7 @@ class Surrogate:
         layout: how states map to inputs and targets.
         architecture: sizes of a member.
         known: what the model tells of its kinematics and dynamics (None: nothing is used).
+        readout: what sensors tell of a state (None: of a plant without sensors).
     """
 
     parameters: Parameters
@@ -113,6 +84,7 @@ class Surrogate:
     layout: Layout
     architecture: Architecture
     known: Known | None = None
+    readout: SensorReadout | None = None
 
     @property
     def members(self) -> int:
@@ -125,7 +97,12 @@ class Surrogate:
             return self
         first = jax.random.randint(key, (), 0, self.members)
         chosen = (first + jnp.arange(count)) % self.members
-        return replace(self, parameters=jax.tree.map(lambda p: p[chosen], self.parameters))
+        parameters = jax.tree.map(lambda p: p[chosen], self.parameters)
+        readout = self.readout
+        if readout is not None:
+            told = jax.tree.map(lambda p: p[chosen], readout.parameters)
+            readout = replace(readout, parameters=told)
+        return replace(self, parameters=parameters, readout=readout)
 
     def step(self, state: State, action: Array, disturbance: Array | None = None) -> State:
         """Return the ensemble's mean next state, one control period on; any leading dimensions.
@@ -186,13 +163,42 @@ class Surrogate:
         actions = jnp.asarray(actions)
         if disturbances is None:
             disturbances = jnp.zeros((*actions.shape[:-1], self.layout.nw))
-        mean, spread = self.fly_with_spread(start, actions, jnp.asarray(disturbances))
-        return Prediction(mean, self.half_width(spread))
+        flight = self.fly(start, actions, jnp.asarray(disturbances))
+        reading = None
+        if self.readout is not None:
+            # Intervals begin with that of a known state.
+            spread = jnp.concatenate([flight.readings_spread[:1], flight.readings_spread])
+            reading = Reading(flight.readings, self.readout.calibration.half_width(spread)[1:])
+        return Prediction(flight.states, self.half_width(flight.spread), reading)
+
+    def read(self, state: State, action: Array, disturbance: Array | None = None) -> Reading:
+        """Return what sensors tell of a known state, and its calibrated interval.
+
+        Args:
+            state: `[...]`.
+            action: `[..., nu]` in the channels' units, that of the period that led to the state.
+            disturbance: `[..., nw]` (None: zero).
+
+        Raises:
+            InputError: the surrogate has no readout.
+        """
+        if self.readout is None:
+            raise InputError(
+                "read: this surrogate has no readout: its plant has no sensors, or the dataset it "
+                "was fitted to does not record them"
+            )
+        values, spread = self.readout.tell(state, action, self._given(action, disturbance))
+        return Reading(values, self.readout.calibration.half_width(spread[None])[0])
 
     def fly_with_spread(
         self, start: State, actions: jax.Array, disturbances: jax.Array
     ) -> tuple[State, jax.Array]:
         """Return the mean model's flight `[T, ...]` and the members' r.m.s. distance from it."""
+        flight = replace(self, readout=None).fly(start, actions, disturbances)
+        return flight.states, flight.spread
+
+    def fly(self, start: State, actions: jax.Array, disturbances: jax.Array) -> Flight:
+        """Fly the mean model, and every member beside it; sensors are empty without a readout."""
 
         flown = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (1 + self.members, *jnp.shape(x))), start
@@ -202,10 +208,27 @@ class Surrogate:
             flown = self._step_each(flown, *inputs_now)
             mean, each = (jax.tree.map(lambda x, part=part: x[part], flown) for part in (0, _EACH))
             apart = difference(self.layout.joints, each, jax.tree.map(lambda x: x[None], mean))
-            return flown, (mean, jnp.sqrt(jnp.mean(jnp.square(apart), axis=0)))
+            told = self._told(mean, each, *inputs_now)
+            return flown, (mean, jnp.sqrt(jnp.mean(jnp.square(apart), axis=0)), *told)
 
-        _, (mean, spread) = jax.lax.scan(period, flown, (actions, disturbances))
-        return mean, spread
+        _, flights = jax.lax.scan(period, flown, (actions, disturbances))
+        return Flight(*flights)
+
+    def _told(
+        self, mean: State, each: State, action: jax.Array, disturbance: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return what sensors tell of the mean state, and the members' distance from it, each with
+        its own readout at its own state."""
+        readout = self.readout
+        if readout is None:
+            nothing = jnp.zeros((*jnp.shape(mean.time), 0))
+            return nothing, nothing
+        values, _ = readout.tell(mean, action, disturbance)
+        own, apart = jax.vmap(lambda p, s: readout.tell_member(p, s, action, disturbance))(
+            readout.parameters, each
+        )
+        square = jnp.square(own - values) + jnp.square(apart)
+        return values, jnp.sqrt(jnp.mean(square, axis=0))
 
     def _step_each(self, flown: State, action: jax.Array, disturbance: jax.Array) -> State:
         """Return the next states of the mean model and of every member `[1 + members, ...]`.
@@ -222,14 +245,7 @@ class Surrogate:
 
     def half_width(self, spread: jax.Array) -> jax.Array:
         """Turn the members' spread `[T, ..., nc]` at horizons 1 to T into interval half widths."""
-        steps, calibrated = spread.shape[0], self.calibration.floor.shape[0]
-        shape = (steps,) + (1,) * (spread.ndim - 2) + (spread.shape[-1],)
-        index = jnp.minimum(jnp.arange(steps), calibrated - 1)
-        floor = self.calibration.floor[index].reshape(shape)
-        quantile = self.calibration.quantile[index].reshape(shape)
-        width = quantile * jnp.sqrt(jnp.square(spread) + jnp.square(floor))
-        beyond = (jnp.arange(steps) >= calibrated).reshape((steps,) + (1,) * (spread.ndim - 1))
-        return jnp.where(beyond, jnp.inf, width)
+        return self.calibration.half_width(spread)
 
     def _denormalised(
         self, predicted: jax.Array, state: State, action: Array, disturbance: Array | None

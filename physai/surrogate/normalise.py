@@ -13,8 +13,8 @@ from physai.rollout.dataset import Episodes
 from physai.state import Array, State
 from physai.surrogate.features import Layout, inputs, targets, velocity_target
 from physai.surrogate.known import Known
-from physai.surrogate.model import TARGET_MARGIN, Normaliser
 from physai.surrogate.prior import centred, periods
+from physai.surrogate.scaling import TARGET_MARGIN, Normaliser
 
 ROUNDED = 64  # episodes on which the record's rounding is measured
 DROWNED = 5.0  # times the rounding below which a target holds nothing to learn

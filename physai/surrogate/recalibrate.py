@@ -36,6 +36,7 @@ from physai.surrogate.guard import periods_of, scores_of
 from physai.surrogate.model import Surrogate
 from physai.surrogate.release import calibrated_on, dataset_roles, join
 from physai.surrogate.score import HORIZONS
+from physai.surrogate.sensed import calibrate_readout
 from physai.surrogate.store import CARD, load_surrogate, save_surrogate
 
 FORMAT, RECORD = "physai.recalibration/1", "recalibration.json"
@@ -107,6 +108,7 @@ def recalibrate(
     flown = open_loop(learned, both, horizon, settings.stride)
     first = len(calibration.length)
     renewed = replace(learned, calibration=intervals(flown.of(flown.episode < first)))
+    renewed = _of_sensors(renewed, calibration, horizon, settings.stride)
     progress("recalibrate", 1, 2)
     seen = flown.of(flown.episode >= first)
     record = {
@@ -131,6 +133,15 @@ def recalibrate(
 def recalibrate_inputs(surrogate: str | Path, datasets: Sequence[Dataset]) -> dict[str, Source]:
     """Return what a surrogate with new intervals is made from, by role."""
     return {"surrogate": Path(surrogate), **dataset_roles(datasets)}
+
+
+def _of_sensors(surrogate: Surrogate, episodes: Episodes, horizon: int, stride: int) -> Surrogate:
+    """Make the intervals of readings anew too, where there are any and the episodes record them."""
+    readout = surrogate.readout
+    if readout is None or episodes.sensors is None:
+        return surrogate
+    made = calibrate_readout(surrogate, episodes, horizon, stride)
+    return replace(surrogate, readout=replace(readout, calibration=made))
 
 
 def _episodes(datasets: Sequence[Dataset], split: Split) -> Episodes:

@@ -37,6 +37,7 @@ from physai.surrogate.horizon import parse_tolerance
 from physai.surrogate.inherit import Start, open_start
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import prior
+from physai.surrogate.readout_fit import fit_readout
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate, save_surrogate
 from physai.surrogate.train import CHUNK
@@ -101,6 +102,7 @@ def fit(
             named = lambda stage, *count: progress(f"{stage}, from scratch", *count)
             each["scratch"] = _fresh(job, Checkpoints(kept / "scratch", identity), named).surrogate
         beside = _beside(begin, each, datasets, settings)
+    done = _sensing(job, done, [d for d in datasets if d.sensed], checkpoints, progress)
     with atomic_folder(folder) as temporary:
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
         about = {
@@ -154,6 +156,29 @@ def _adapted(job: _Job, begin: Start, checkpoints: Checkpoints, progress: Progre
         start.layout, *data, chosen, job.seed, checkpoints, start, progress, start.known
     )
     return _Fitted(*found, None)
+
+
+def _sensing(
+    job: _Job,
+    done: _Fitted,
+    sensed: Sequence[Dataset],
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> _Fitted:
+    """Add a readout, fitted to the datasets that record sensors."""
+    if not (job.plant.sensors and sensed):
+        return done
+    surrogate, losses = fit_readout(
+        done.surrogate,
+        job.plant,
+        _joined(sensed, "train"),
+        _joined(sensed, "calibration"),
+        job.settings,
+        job.seed,
+        checkpoints,
+        progress,
+    )
+    return done._replace(surrogate=surrogate, losses={**done.losses, "readout": losses})
 
 
 def _beside(
@@ -252,14 +277,19 @@ def _joined(datasets: Sequence[Dataset], split: Split) -> Episodes:
 
 
 def join(parts: Sequence[Episodes]) -> Episodes:
-    """Concatenate episodes of equal horizon along their first axis."""
+    """Concatenate episodes of equal horizon along their first axis.
+
+    Sensors are kept where all parts have them.
+    """
     if len({part.actions.shape[1] for part in parts}) > 1:
         raise InputError("fit: the datasets' episodes have different numbers of steps")
+    sensors = [part.sensors for part in parts]
     return Episodes(
         states=jax.tree.map(lambda *x: np.concatenate(x), *[part.states for part in parts]),
         actions=np.concatenate([part.actions for part in parts]),
         disturbances=np.concatenate([part.disturbances for part in parts]),
         length=np.concatenate([part.length for part in parts]),
+        sensors=None if any(s is None for s in sensors) else np.concatenate(sensors),  # type: ignore[arg-type]
     )
 
 

@@ -25,6 +25,7 @@ from physai.surrogate.energy import energy_drift
 from physai.surrogate.guard import domain_rates
 from physai.surrogate.horizon import horizon_certificate, parse_tolerance
 from physai.surrogate.model import Surrogate
+from physai.surrogate.readout_score import score_readout
 from physai.surrogate.spread import channel_spread, rms
 
 FORMAT = "physai.score/3"
@@ -134,6 +135,7 @@ def score(
             k: number_or_none(v) for k, v in domain_rates(surrogate, episodes, seed=seed).items()
         },
         "energy": energy_drift(surrogate, plant, episodes, horizons),
+        "sensors": score_readout(surrogate, plant, episodes, horizons, settings.stride),
         "horizon_certificate": horizon_certificate(surrogate, plant, episodes, tolerance, scale)
         if tolerance
         else None,

@@ -23,8 +23,10 @@ from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, Limit, input_channels
 from physai.surrogate.known import blank_known
-from physai.surrogate.model import Calibration, Normaliser, Surrogate
+from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
+from physai.surrogate.readout import Frame, SensorReadout
+from physai.surrogate.scaling import Calibration, Normaliser
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
 FORMAT = "physai.surrogate/3"
@@ -51,10 +53,7 @@ def save_surrogate(
         "plant": {"name": plant.name, "sha256": plant.sha256},
         "members": surrogate.members,
         "architecture": dataclasses.asdict(surrogate.architecture),
-        "layout": {
-            **dataclasses.asdict(surrogate.layout),
-            "joints": [joint._asdict() for joint in surrogate.layout.joints],
-        },
+        "layout": _described(surrogate.layout),
         "equations": None if known is None else known.description(),
         "calibrated_horizon": int(surrogate.calibration.floor.shape[0]),
         "prototypes": len(surrogate.domain.prototypes),
@@ -62,7 +61,27 @@ def save_surrogate(
         "predicts": [{"name": c.name, "unit": c.unit} for c in plant.state_channels],
         **about,
     }
+    if surrogate.readout is not None:
+        card["readout"] = _readout_card(surrogate.readout, plant)
     write_json(folder / CARD, card)
+
+
+def _described(layout: Layout) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(layout),
+        "joints": [joint._asdict() for joint in layout.joints],
+    }
+
+
+def _readout_card(readout: SensorReadout, plant: Plant) -> dict[str, Any]:
+    return {
+        "predicts": [{"name": c.name, "unit": c.unit} for c in plant.sensor_channels],
+        "architecture": dataclasses.asdict(readout.architecture),
+        "layout": _described(readout.layout),
+        "frames": [frame._asdict() for frame in readout.frames],
+        "sparse": list(readout.sparse),
+        "calibrated_horizon": int(readout.calibration.floor.shape[0]) - 1,
+    }
 
 
 def load_surrogate(folder: str | Path, plant: Plant | None = None) -> Surrogate:
@@ -110,19 +129,21 @@ def _named_leaves(surrogate: Surrogate) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _blank(card: Mapping[str, Any]) -> Surrogate:
-    """Return a surrogate of the right shapes, to be filled with the stored arrays."""
-    raw: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in card["layout"].items()
-    }
-    raw["joints"] = tuple(Joint(**joint) for joint in card["layout"]["joints"])
+def _layout(described: Mapping[str, Any]) -> Layout:
+    raw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+    raw["joints"] = tuple(Joint(**joint) for joint in described["joints"])
     raw["vectors"] = tuple((a, b, c) for a, b, c in raw["vectors"])
     raw["centred"] = tuple(
         Translation(i, j, (x, y, z), body) for i, j, (x, y, z), body in raw["centred"]
     )
     raw["limits"] = tuple(Limit(*limit) for limit in raw["limits"])
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
-    layout, architecture = Layout(**raw), Architecture(**card["architecture"])
+    return Layout(**raw)
+
+
+def _blank(card: Mapping[str, Any]) -> Surrogate:
+    """Return a surrogate of the right shapes, to be filled with the stored arrays."""
+    layout, architecture = _layout(card["layout"]), Architecture(**card["architecture"])
     ni, nt, horizon = architecture.inputs, architecture.outputs, card["calibrated_horizon"]
     vectors = {name: jnp.zeros(ni) for name in ("low", "high", "slack", "mean")}
     prototypes = jnp.zeros((card["prototypes"], ni))
@@ -130,7 +151,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
     def blank() -> Surrogate:
         return Surrogate(
             init_ensemble(architecture, card["members"], jax.random.key(0)),
-            Normaliser(*(jnp.zeros(n) for n in (ni, ni, nt, nt, nt))),
+            _no_scales(architecture),
             unbounded(layout.nv),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
             Domain(
@@ -142,9 +163,29 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
             layout,
             architecture,
             None if card["equations"] is None else blank_known(card["equations"]),
+            _blank_readout(card["readout"], card["members"]) if "readout" in card else None,
         )
 
     return jax.eval_shape(blank)
+
+
+def _no_scales(architecture: Architecture) -> Normaliser:
+    ni, nt = architecture.inputs, architecture.outputs
+    return Normaliser(*(jnp.zeros(n) for n in (ni, ni, nt, nt, nt)))
+
+
+def _blank_readout(card: Mapping[str, Any], members: int) -> SensorReadout:
+    architecture = Architecture(**card["architecture"])
+    shape = card["calibrated_horizon"] + 1, len(card["predicts"])
+    return SensorReadout(
+        init_ensemble(architecture, members, jax.random.key(0)),
+        _no_scales(architecture),
+        Calibration(jnp.zeros(shape), jnp.zeros(shape)),
+        _layout(card["layout"]),
+        architecture,
+        tuple(Frame(**frame) for frame in card["frames"]),
+        tuple(card["sparse"]),
+    )
 
 
 def _filled(blank: Surrogate, tensors: Mapping[str, np.ndarray], path: Path) -> Surrogate:

@@ -44,7 +44,9 @@ def check_verb(target: Name = "", all: bool = False, seed: int = 0, json: bool =
             found[plants[0].name] = inspect(plants[0], load_task(plants[0]), seed, progress)
     if json:
         checked = {name: [show.check(c) for c in checks] for name, checks in results.items()}
-        print_json({"checks": checked, "inspections": {n: i.record() for n, i in found.items()}})
+        sensors = {p.name: [show.sensor(c) for c in p.sensor_channels] for p in plants}
+        inspections = {n: i.record() for n, i in found.items()}
+        print_json({"checks": checked, "sensors": sensors, "inspections": inspections})
     else:
         for plant in plants:
             show.checks(plant, results[plant.name])

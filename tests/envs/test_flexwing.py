@@ -51,7 +51,7 @@ def test_closed_forms(plant, design) -> None:
     assert module is not None
     checks = module.checks_of(plant, np.array(design, float))
     assert [c.quantity for c in checks if not c.passed] == []
-    assert len(checks) == 7
+    assert len(checks) == 8
 
 
 def test_it_flies_level_at_trim(plant) -> None:

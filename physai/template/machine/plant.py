@@ -1,7 +1,8 @@
 """__NAME__: design variables, units, a disturbance and closed-form checks. Constants: README.md.
 
-physai reads six names of this file, and each may be missing: DESIGN with `apply`, UNITS,
-DISTURBANCES, `checks`, and `forces` for forces that MJCF cannot say (this machine has none).
+physai reads seven names of this file, and each may be missing: DESIGN with `apply`, UNITS,
+DISTURBANCES, SENSORS (those to record; without it all), `checks`, and `forces` for forces that MJCF
+cannot say (this machine has neither).
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ from __future__ import annotations
 # actuator's unit, correlation time in s.
 # DISTURBANCES = {"NAME": {"std": 0.1, "correlation_time": 0.5}}
 
+# Sensors that are recorded and predicted beside the state; without this, all of the model.
+# __SENSORS__
+
 # Closed-form checks, printed by `physai check`: quantity, unit, closed form, simulated, tolerance.
 # from physai.plant import Check, Plant
 #
