@@ -210,8 +210,8 @@ def factors(
     # A prediction that blew up is an infinite miss from then on, not a missing one.
     ratio = np.where(sound[..., None], ratio, np.inf)
     quantile = [
-        conformal_quantile(ratio[step][there], episode[there])
-        for step, there in enumerate(np.asarray(recorded))
+        conformal_quantile(ratio[step, recorded[step]], episode[recorded[step]])
+        for step in range(len(ratio))
     ]
     return Calibration(jnp.asarray(floor, jnp.float32), jnp.asarray(quantile, jnp.float32))
 
