@@ -200,7 +200,7 @@ def factors(
         recorded: which windows last to each horizon `[H, n]`.
         episode: of each window `[n]`.
     """
-    sound = (np.isfinite(error) & np.isfinite(spread)).all(axis=2)
+    sound = np.asarray((np.isfinite(error) & np.isfinite(spread)).all(axis=2))
     kept = (recorded & sound)[..., None]
     error, spread = np.where(kept, error, 0.0), np.where(kept, spread, 0.0)
     # The floor keeps an interval open where the members agree by chance.
