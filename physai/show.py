@@ -24,6 +24,16 @@ def fitted(result: Mapping[str, Any]) -> None:
     if (beside := result.get("adapted")) is None:
         return
     columns = {"start": "start as it was", "adapted": "fine-tuned", "scratch": "from scratch"}
+    _side_by_side(beside, columns)
+
+
+def distilled(result: Mapping[str, Any]) -> None:
+    """Print the student's error beside its teacher's."""
+    record({"out": result["out"]})
+    _side_by_side(result, {"teacher": "teacher", "student": "student"})
+
+
+def _side_by_side(beside: Mapping[str, Any], columns: Mapping[str, str]) -> None:
     names = [name for name in columns if name in beside["nrmse"]]
     rows = [
         (str(h), *(_percent(beside["nrmse"][name][i]) for name in names))

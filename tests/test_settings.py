@@ -15,10 +15,12 @@ from physai.learn.imagination import Conditions
 from physai.learn.value_gradient import LearnSettings
 from physai.rollout.collect import RolloutSettings
 from physai.rollout.excitation import Excitation
+from physai.surrogate.distil import DistilSettings
 from physai.surrogate.fit import FitSettings
 from physai.verify.scenarios import ScenarioSettings
 
 WHOLE = {
+    DistilSettings: ("width", "depth", "steps", "batch", "fine_batch", "calibrated_horizon"),
     FitSettings: (
         *("members", "width", "depth", "steps", "batch"),
         *("fine_batch", "fine_horizon", "calibrated_horizon", "stride"),
@@ -30,12 +32,14 @@ WHOLE = {
     StudySettings: ("population", "generations", "starts", "verify_flights"),
 }
 POSITIVE = {
+    DistilSettings: ("learning_rate", "fine_rate"),
     FitSettings: ("learning_rate", "fine_rate"),
     LearnSettings: ("policy_rate", "critic_rate", "discount"),
     RolloutSettings: ("duration",),
     StudySettings: ("coverage", "pass_rate"),
 }
 SHARES = {
+    DistilSettings: ("reach",),
     Conditions: ("design_spread", "delayed", "upset"),
     Excitation: ("delayed",),
     LearnSettings: ("trace",),

@@ -80,8 +80,8 @@ def fit(
         raise InputError("fit: expected at least one dataset, got none")
     if compare and start is None:
         raise InputError("fit: --compare needs a surrogate to compare with: give one as --from")
-    training, calibration = (_joined(datasets, split) for split in ("train", "calibration"))
-    _check_lengths(calibration, settings)
+    training, calibration = (episodes_of(datasets, split) for split in ("train", "calibration"))
+    check_lengths(calibration, settings)
     symmetry = datasets[0].symmetry
     begin = None if start is None else open_start(start, plant, symmetry)
     inputs = fit_inputs(datasets, start)
@@ -114,7 +114,7 @@ def fit(
             "calibration": calibrated_on(datasets),
         }
         save_surrogate(temporary, done.surrogate, plant, about)
-        atomic_write(temporary / CURVE, _curve(done.losses))
+        atomic_write(temporary / CURVE, curve(done.losses))
         if beside is not None:
             write_json(temporary / ADAPTED, beside)
         write_manifest(temporary, "surrogate", inputs, settings, seed)
@@ -171,8 +171,8 @@ def _sensing(
     surrogate, losses = fit_readout(
         done.surrogate,
         job.plant,
-        _joined(sensed, "train"),
-        _joined(sensed, "calibration"),
+        episodes_of(sensed, "train"),
+        episodes_of(sensed, "calibration"),
         job.settings,
         job.seed,
         checkpoints,
@@ -188,9 +188,7 @@ def _beside(
     settings: FitSettings,
 ) -> dict[str, Any]:
     """Return what `adapted.json` holds."""
-    split, episodes = "test", _joined(datasets, "test")
-    if not len(episodes.length):
-        split, episodes = "calibration", _joined(datasets, "calibration")
+    split, episodes = held_out(datasets)
     return {
         "format": ADAPTED_FORMAT,
         "start": begin.plant,
@@ -259,7 +257,7 @@ def write_score(
     parse_tolerance(settings.tolerance, plant)  # before anything takes long
     learned = load_surrogate(surrogate, plant)
     progress("score", 0, 2)
-    training, test = (_joined(data, split) for split in ("train", "test"))
+    training, test = (episodes_of(data, split) for split in ("train", "test"))
     ridge = None
     if training.length.sum() > learned.architecture.inputs:  # else there is nothing to regress on
         ridge = linear_surrogate(learned.layout, learned.known, training)
@@ -272,7 +270,16 @@ def write_score(
     return card
 
 
-def _joined(datasets: Sequence[Dataset], split: Split) -> Episodes:
+def held_out(datasets: Sequence[Dataset]) -> tuple[Split, Episodes]:
+    """Return the test episodes, or where there are none those of calibration, and which it is."""
+    episodes = episodes_of(datasets, "test")
+    if len(episodes.length):
+        return "test", episodes
+    return "calibration", episodes_of(datasets, "calibration")
+
+
+def episodes_of(datasets: Sequence[Dataset], split: Split) -> Episodes:
+    """Return the episodes of all datasets."""
     return join([dataset.episodes(split) for dataset in datasets])
 
 
@@ -293,7 +300,12 @@ def join(parts: Sequence[Episodes]) -> Episodes:
     )
 
 
-def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
+def check_lengths(episodes: Episodes, settings: FitSettings) -> None:
+    """Refuse calibration episodes that are too few for intervals.
+
+    Raises:
+        InputError: fewer than 20 are as long as the calibrated horizon.
+    """
     enough = int((episodes.length >= settings.calibrated_horizon).sum())
     if enough < 20:
         raise InputError(
@@ -302,7 +314,8 @@ def _check_lengths(episodes: Episodes, settings: FitSettings) -> None:
         )
 
 
-def _curve(losses: dict[str, np.ndarray]) -> str:
+def curve(losses: dict[str, np.ndarray]) -> str:
+    """Return the losses of all stages as a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stage", "step", "loss"])

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from physai.verbs.data import convert_verb, import_verb, rollout_verb
 from physai.verbs.machine import bench_verb, check_verb, new_verb
 from physai.verbs.policy import export_verb, learn_verb, verify_verb
-from physai.verbs.surrogate import fit_verb, forecast_verb, recalibrate_verb, score_verb
+from physai.verbs.surrogate import (
+    distil_verb,
+    fit_verb,
+    forecast_verb,
+    recalibrate_verb,
+    score_verb,
+)
 from physai.verbs.whole import design_verb, report_verb, run_verb
 
 VERBS: dict[str, Callable[..., int]] = {
@@ -22,6 +28,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "convert": convert_verb,
     "fit": fit_verb,
     "score": score_verb,
+    "distil": distil_verb,
     "recalibrate": recalibrate_verb,
     "forecast": forecast_verb,
     "learn": learn_verb,

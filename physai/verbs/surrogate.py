@@ -1,4 +1,4 @@
-"""Verbs about surrogates: fit, score, make intervals anew, forecast what more data would give."""
+"""Verbs about surrogates: fit, score, distil, make intervals anew, forecast with more data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from physai.console import progress_bars
 from physai.plant import load_plant
 from physai.provenance import read_json
 from physai.rollout.dataset import open_dataset
+from physai.surrogate.distil import DistilSettings, distil
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.learning_curve import ForecastSettings, write_forecast
 from physai.surrogate.recalibrate import RecalibrateSettings, recalibrate
@@ -77,6 +78,33 @@ def score_verb(
     with progress_bars() as progress:
         card = write_score(machine, surrogate, data, out, seed, progress, settings)
     return done(card, json, show.score)
+
+
+def distil_verb(
+    plant: Name,
+    surrogate: Path,
+    dataset: list[Path],
+    out: Path,
+    settings: Annotated[DistilSettings, Flat] = DistilSettings(),
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Distil a surrogate into one small, fast network.
+
+    Args:
+        plant: the machine.
+        surrogate: folder of the teacher.
+        dataset: one or more dataset folders, such as those that the teacher was fitted to.
+        out: folder of the student.
+        settings: how to distil.
+        seed: of weights, mixed control periods and batches.
+        json: print JSON to stdout.
+    """
+    machine = load_plant(plant)
+    data = [open_dataset(folder, machine) for folder in dataset]
+    with progress_bars() as progress:
+        record = distil(machine, surrogate, data, out, settings, seed, progress)
+    return done({"out": str(out), **record}, json, show.distilled)
 
 
 def recalibrate_verb(
