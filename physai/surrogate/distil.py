@@ -89,7 +89,7 @@ class DistilSettings:
         stride: control periods between the windows that calibration cuts from an episode.
     """
 
-    width: int = 32
+    width: int = 64
     depth: int = 2
     steps: int = 9_000
     batch: int = 256
