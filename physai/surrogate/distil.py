@@ -37,7 +37,6 @@ from physai.provenance import (
     atomic_write,
     locate,
     read_json,
-    sha256_source,
     write_json,
     write_manifest,
 )
@@ -53,19 +52,19 @@ from physai.surrogate.network import Architecture, apply_ensemble, init_ensemble
 from physai.surrogate.prior import periods
 from physai.surrogate.release import (
     CURVE,
+    KEPT,
     calibrated_on,
     check_lengths,
     curve,
     dataset_roles,
     episodes_of,
     held_out,
+    identity_of,
 )
 from physai.surrogate.store import CARD, load_surrogate, save_surrogate
 from physai.surrogate.train import train
 
 FORMAT, RECORD = "physai.distilled/1", "distilled.json"
-KEPT = ("data", "symmetry", "equations_explain")
-"""What the teacher's card says of its training, and holds for the student."""
 ASKED = 4096  # inputs that the teacher is asked at once
 
 
@@ -153,11 +152,7 @@ def distil(
     training, calibration = (episodes_of(datasets, split) for split in ("train", "calibration"))
     check_lengths(calibration, settings.training())
     inputs = distil_inputs(surrogate, datasets)
-    identity = {
-        "settings": asdict(settings),
-        "seed": seed,
-        "inputs": {role: sha256_source(locate(source)) for role, source in inputs.items()},
-    }
+    identity = identity_of(settings, seed, inputs)
     checkpoints = Checkpoints(folder.with_name(f"{folder.name}.training"), identity)
     student, losses = distil_ensemble(
         teacher, training, calibration, settings, seed, checkpoints, progress

@@ -34,14 +34,12 @@ from physai.surrogate.calibration import COVERAGE, Flown, intervals, open_loop
 from physai.surrogate.coverage import Coverage, coverage_of, error_spread_correlation
 from physai.surrogate.guard import periods_of, scores_of
 from physai.surrogate.model import Surrogate
-from physai.surrogate.release import calibrated_on, dataset_roles, join
+from physai.surrogate.release import KEPT, calibrated_on, dataset_roles, join
 from physai.surrogate.score import HORIZONS
 from physai.surrogate.sensed import calibrate_readout
 from physai.surrogate.store import CARD, load_surrogate, save_surrogate
 
 FORMAT, RECORD = "physai.recalibration/1", "recalibration.json"
-KEPT = ("data", "symmetry", "equations_explain")
-"""What the card of the surrogate says of its training, and goes on to say."""
 LEAST = round(COVERAGE / (1.0 - COVERAGE))
 """Episodes without which no finite interval covers as much."""
 

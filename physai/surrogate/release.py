@@ -43,6 +43,8 @@ from physai.surrogate.store import load_surrogate, save_surrogate
 from physai.surrogate.train import CHUNK
 
 CURVE, ADAPTED = "fit.csv", "adapted.json"
+KEPT = ("data", "symmetry", "equations_explain")
+"""What a surrogate's card says of its training, and what is made from it goes on to say."""
 
 
 def fit(
@@ -85,11 +87,7 @@ def fit(
     symmetry = datasets[0].symmetry
     begin = None if start is None else open_start(start, plant, symmetry)
     inputs = fit_inputs(datasets, start)
-    identity = {
-        "settings": asdict(settings),
-        "seed": seed,
-        "inputs": {role: sha256_source(locate(source)) for role, source in inputs.items()},
-    }
+    identity = identity_of(settings, seed, inputs)
     kept = folder.with_name(f"{folder.name}.training")
     checkpoints = Checkpoints(kept, identity)
     job = _Job(plant, symmetry, training, calibration, settings, seed)
@@ -196,6 +194,12 @@ def _beside(
         "split": split,
         **side_by_side(surrogates, episodes),
     }
+
+
+def identity_of(settings: Any, seed: int, inputs: Mapping[str, Source]) -> dict[str, Any]:
+    """Return by what a training state is known to be of the same settings, seed and inputs."""
+    hashes = {role: sha256_source(locate(source)) for role, source in inputs.items()}
+    return {"settings": asdict(settings), "seed": seed, "inputs": hashes}
 
 
 def fit_inputs(data: Sequence[Dataset], start: str | Path | None) -> dict[str, Source]:
