@@ -142,10 +142,12 @@ def worth(surrogate: Surrogate, data: Dataset) -> dict[str, Any]:
     test = data.episodes("test")
     flown = open_loop(surrogate, test, max(HORIZONS), STRIDE)
     judged = coverage_of(surrogate, flown)
+    given = surrogate.domain, surrogate.layout, surrogate.known
+    scores = scores_of(*given, periods_of(test))
     found: dict[str, Any] = {
         "episodes": len(test.length),
         "designs": len(np.unique(test.states.design[:, 0], axis=0)),
-        "outside": np.mean(scores_of(surrogate.domain, surrogate.layout, periods_of(test)) > 1.0),
+        "outside": np.mean(scores > 1.0),
     }
     for h in HORIZONS:
         moving = judged.inside[h - 1][np.isfinite(judged.scale[h - 1])]

@@ -45,6 +45,7 @@ from physai.surrogate.guard import (
     rates,
     scores_of,
 )
+from physai.surrogate.prior import prior
 
 FAR = 0.1
 BATCH, REPEATS = 4096, 30
@@ -84,25 +85,25 @@ def main(settings: Settings) -> None:
 def measure(settings: Settings, plant: Plant) -> dict[str, Any]:
     """Return the row of a plant."""
     data, harder = datasets(settings, plant)
-    layout = layout_of(plant, data.symmetry)
     training, calibration = surrogate_benchmark.cut(data, 50 if settings.smoke else 1)
+    layout, known, _ = prior(plant, layout_of(plant, data.symmetry), training, equations=False)
     begun = time.monotonic()
-    seen = np.asarray(inputs(layout, *periods_of(training)))
-    held = np.asarray(inputs(layout, *periods_of(calibration)))
+    seen = np.asarray(inputs(layout, known, *periods_of(training)))
+    held = np.asarray(inputs(layout, known, *periods_of(calibration)))
     domain = fit_domain(seen, held, calibration.length)
     seconds = time.monotonic() - begun
     inside, all_ = (periods_of(d.episodes("test")) for d in (data, harder))
     leaves = excess(layout, all_, ranges_of(layout, periods_of(training)))
     beyond, far = leaves > 0.0, leaves >= FAR
-    own, other = (scores_of(domain, layout, p) for p in (inside, all_))
+    own, other = (scores_of(domain, layout, known, p) for p in (inside, all_))
     outer = pushed(layout, inside, ranges_of(layout, inside), settings.seed)
     alone = {
         "range": replace(domain, radius=jnp.inf),
         "distance": replace(domain, slack=jnp.full_like(domain.slack, jnp.inf)),
         "mahalanobis": mahalanobis(seen, domain),
     }
-    parts = {k: [scores_of(d, layout, p) for p in (inside, all_)] for k, d in alone.items()}
-    synthetic = rates(own, scores_of(domain, layout, outer))
+    parts = {k: [scores_of(d, layout, known, p) for p in (inside, all_)] for k, d in alone.items()}
+    synthetic = rates(own, scores_of(domain, layout, known, outer))
     distant = rates(own, other[far])
     found = {
         **rates(own, other[beyond]),

@@ -182,7 +182,10 @@ def test_rates_of_a_surrogate_on_its_own_range_and_beyond() -> None:
     rng = np.random.default_rng(9)
     plain = untrained_surrogate(ARM)
     training, calibration, test = (arm_episodes(rng, 400, 1.0) for _ in range(3))
-    x = [np.asarray(inputs(plain.layout, *periods_of(e))) for e in (training, calibration)]
+    x = [
+        np.asarray(inputs(plain.layout, plain.known, *periods_of(e)))
+        for e in (training, calibration)
+    ]
     surrogate = replace(plain, domain=fit_domain(x[0], x[1], calibration.length))
     own = domain_rates(surrogate, test)
     assert own == domain_rates(surrogate, test) and own["inputs"] == own["beyond"] == 8_000

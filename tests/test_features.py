@@ -112,8 +112,8 @@ def test_inputs_ignore_heading_only_where_the_layout_says_so(heading: bool) -> N
     qpos[:, 3:7] = quaternion_multiply(np.broadcast_to(turn, (32, 4)), state.qpos[:, 3:7])
     qvel[:, :3] = qvel[:, :3] @ matrix.T
     turned_wind[:, 1:] = wind[:, 1:] @ matrix.T
-    x = inputs(layout, state, action, wind)
-    y = inputs(layout, state.replace(qpos=qpos, qvel=qvel), action, turned_wind)
+    x = inputs(layout, None, state, action, wind)
+    y = inputs(layout, None, state.replace(qpos=qpos, qvel=qvel), action, turned_wind)
     assert (np.abs(np.asarray(x - y)).max() < 1e-5) == heading
 
 
@@ -123,7 +123,7 @@ def test_inputs_see_position_where_translation_matters(plant: Plant) -> None:
     moved = state.replace(qpos=state.qpos + np.eye(13, dtype=np.float32)[0])
     for axes, invariant in (("", True), ("xyz", False), ("z", True), ("x", False)):
         layout = replace(random_layout(), position_axes=axes)
-        see = partial(inputs, layout, action=np.zeros((32, 2)), disturbance=np.zeros((32, 4)))
+        see = partial(inputs, layout, None, action=np.zeros((32, 2)), disturbance=np.zeros((32, 4)))
         assert np.allclose(see(state), see(moved)) == invariant
 
 
@@ -131,7 +131,7 @@ def test_input_channels_name_every_input(plant: Plant) -> None:
     for symmetry in (Symmetry("xyz", heading=True), Symmetry("xy"), Symmetry()):
         layout = layout_of(plant, symmetry)
         state = jax.tree.map(lambda x: np.asarray(x)[None], _zero_state(plant))
-        x = inputs(layout, state, np.zeros((1, plant.nu)), np.zeros((1, plant.nw)))
+        x = inputs(layout, None, state, np.zeros((1, plant.nu)), np.zeros((1, plant.nw)))
         names = [c.name for c in input_channels(layout, plant)]
         assert len(names) == x.shape[-1] == len(set(names))
 
@@ -144,13 +144,14 @@ def test_an_idle_joint_is_no_input_and_friction_is_one() -> None:
     task = load_task(stage)
     state = task.excitation(jax.random.key(0), jnp.asarray(stage.nominal))
     moved = state.replace(qpos=state.qpos.at[2].add(0.5))
-    now, later = (inputs(layout, s, jnp.zeros(1), jnp.zeros(1)) for s in (state, moved))
+    now, later = (inputs(layout, None, s, jnp.zeros(1), jnp.zeros(1)) for s in (state, moved))
     np.testing.assert_array_equal(now, later)
     assert len(now) == len(names) == len(input_channels(plain, stage)) - 1
     # EMPS: 20.39 N slow what they move by 20.39 * 0.005 / m in a period, m between both masses.
     ((index, speed),) = layout.friction
     assert index == 2 and 20.39 * 0.005 / 95.1 <= speed <= 20.39 * 0.005 / 70.0
-    sliding = inputs(layout, state.replace(qvel=state.qvel.at[2].set(speed)), *2 * [jnp.zeros(1)])
+    pushed = state.replace(qvel=state.qvel.at[2].set(speed))
+    sliding = inputs(layout, None, pushed, *2 * [jnp.zeros(1)])
     assert float(sliding[names.index("carriage.rate.sliding")]) == pytest.approx(np.tanh(1.0))
 
 
@@ -202,7 +203,8 @@ def test_limits_show_how_far_they_are_exceeded_now_and_at_the_end_of_the_period(
     middle, h = 0.5 * (first.low + first.high), layout.control_period
     state.qpos[:, first.qpos_index] = middle, first.high + 0.2, first.low
     state.qvel[:, first.qvel_index] = 0.0, -0.1 / h, -0.3 / h
-    raw = np.asarray(inputs(layout, state, np.zeros((3, plant.nu)), np.zeros((3, layout.nw))))
+    still = np.zeros((3, plant.nu)), np.zeros((3, layout.nw))
+    raw = np.asarray(inputs(layout, None, state, *still))
     assert raw.shape == (3, len(names))
     np.testing.assert_allclose(raw[:, now], [0.0, -0.2, 0.0], atol=1e-6)
     np.testing.assert_allclose(raw[:, ahead], [0.0, -0.1, 0.3], atol=1e-6)

@@ -150,7 +150,7 @@ def apply(spec, design): spec.geom("block").size[0] = design["size"]
     assert begun.layout.design_high == (0.2,)
     at, none = jnp.float32([0.1]), jnp.zeros(0)
     state = State(at, at, none, jnp.zeros(()), none, jnp.float32([0.2]))
-    assert inputs(begun.layout, state, jnp.zeros(1), jnp.zeros(0))[-1] == pytest.approx(1.0)
+    assert inputs(begun.layout, None, state, jnp.zeros(1), jnp.zeros(0))[-1] == pytest.approx(1.0)
 
 
 def test_bounds_hold_what_the_data_of_either_held() -> None:

@@ -335,7 +335,11 @@ def test_a_sensor_that_may_be_zero_is_read_as_its_mean_and_spread() -> None:
     kernel = jnp.zeros((1, 1, 2))
     one, zero = jnp.ones(2), jnp.zeros(2)
     readout = SensorReadout(
-        {"hidden": {}, "readout": {"kernel": kernel, "bias": jnp.array([[size, logit]])}},
+        {
+            "hidden": {},
+            "readout": {"kernel": kernel, "bias": jnp.array([[size, logit]])},
+            "linear": {"kernel": kernel},
+        },
         Normaliser(zero[:1], one[:1], zero, one, 100.0 * one),
         Calibration(jnp.ones((1, 1)), jnp.ones((1, 1))),
         layout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -20,6 +20,8 @@ from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.ground import contacts_of
+from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.scaling import Calibration, Normaliser
@@ -128,9 +130,13 @@ def inspect(plant: Plant, task: Task, seed: int = 0, progress: Progress = silent
 
 
 def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
-    """Return a surrogate of default size with random weights: as fast as a fitted one."""
+    """Return a surrogate of default size with random weights: as fast as a fitted one.
+
+    All that may touch the ground counts as touching it: which of it does is for data to tell.
+    """
     settings = FitSettings()
-    layout = layout_of(plant, symmetry)
+    contacts = contacts_of(plant)
+    layout = replace(layout_of(plant, symmetry), contacts=contacts)
     ni, nt = len(input_channels(layout, plant)), layout.nt
     architecture = Architecture(ni, nt, settings.width, settings.depth)
     noise = np.random.default_rng(0).standard_normal((2, 4 * ni + 16, ni)).astype(np.float32)
@@ -145,6 +151,7 @@ def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
         domain=fit_domain(noise[0], noise[1]),
         layout=layout,
         architecture=architecture,
+        known=known_dynamics(plant) if contacts else None,
     )
 
 

@@ -39,12 +39,10 @@ def linear_surrogate(layout: Layout, known: Known | None, training: Episodes) ->
     inputs, targets = (np.asarray(a, np.float64) for a in normalised(normaliser, x, y))
     square = inputs.T @ inputs / len(inputs) + PENALTY * np.eye(inputs.shape[1])
     weights = np.linalg.solve(square, inputs.T @ targets / len(inputs))
-    readout = {
-        "bias": jnp.zeros((1, y.shape[1])),
-        "kernel": jnp.asarray(weights[None], jnp.float32),
-    }
+    linear = jnp.asarray(weights[None], jnp.float32)
+    nothing = {"bias": jnp.zeros((1, y.shape[1])), "kernel": jnp.zeros_like(linear)}
     return Surrogate(
-        parameters={"hidden": {}, "readout": readout},
+        parameters={"hidden": {}, "readout": nothing, "linear": {"kernel": linear}},
         normaliser=normaliser,
         bounds=fit_bounds(layout, known, training),
         calibration=uncalibrated(layout),

@@ -15,7 +15,8 @@ exceeded, and how far it would be at the end of the period if nothing held the j
 
     max(0, -d),      max(0, -(d + h d'))
 
-with the sign of the force that answers. Where the layout has centred translations, the states in
+with the sign of the force that answers; of a contact with the ground the like
+(`physai.surrogate.ground`). Where the layout has centred translations, the states in
 the targets are centred ones: there the root's translation is that of its mass centre
 (`physai.surrogate.centre`).
 
@@ -45,6 +46,8 @@ from physai.state import (
     rotate_inverse,
 )
 from physai.surrogate.centre import Translation
+from physai.surrogate.ground import Contact, approach
+from physai.surrogate.known import Known
 
 
 class Limit(NamedTuple):
@@ -76,6 +79,7 @@ class Layout:
         limits: of joints.
         centred: translations of roots, in whose place those of mass centres are predicted.
         equations: the targets are what the model's equations leave.
+        contacts: balls and planes whose distance is an input.
     """
 
     joints: tuple[Joint, ...]
@@ -97,6 +101,7 @@ class Layout:
     limits: tuple[Limit, ...] = ()
     centred: tuple[Translation, ...] = ()
     equations: bool = False
+    contacts: tuple[Contact, ...] = ()
 
     @property
     def nt(self) -> int:
@@ -178,14 +183,23 @@ def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
     for suffix in ("beyond_limit", "beyond_limit_ahead"):
         found = (of[limit.qvel_index] for limit in layout.limits)
         names += [(f"{name}.{suffix}", unit) for name, unit in found]
+    for suffix in ("depth", "depth_ahead"):
+        names += [(f"{c.name}.{suffix}", "m") for c in layout.contacts]
+    axes = ("x", "y", "z") if any(j.kind == "free" for j in layout.joints) else ("1", "2")
+    names += [(f"{c.name}.slide_{axis}", "m/s") for c in layout.contacts for axis in axes]
     names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]
     names += [(c.name, c.unit) for c in (*plant.actions, *plant.disturbances)]
     names += [(f"design.{v.name}", "1") for v in plant.design]
     return tuple(Channel(n, u, -jnp.inf, jnp.inf) for n, u in names)
 
 
-def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> jax.Array:
-    """Return the network's raw inputs `[..., ni]`, each in its own unit."""
+def inputs(
+    layout: Layout, known: Known | None, state: State, action: Array, disturbance: Array
+) -> jax.Array:
+    """Return the network's raw inputs `[..., ni]`, each in its own unit.
+
+    `known` places what touches the ground; where the layout has no contacts it is not looked at.
+    """
     parts = []
     body = None
     for joint in layout.joints:
@@ -215,6 +229,7 @@ def inputs(layout: Layout, state: State, action: Array, disturbance: Array) -> j
             parts += [q, v]
     parts += [jnp.tanh(state.qvel[..., i : i + 1] / speed) for i, speed in layout.friction]
     parts += _beyond(layout, state)
+    parts += _touching(layout, known, state, body)
     parts += [state.act, action, _body_frame(layout, disturbance, body)]
     low, high = jnp.array(layout.design_low), jnp.array(layout.design_high)
     parts.append(2.0 * (state.design - low) / (high - low) - 1.0)
@@ -231,6 +246,31 @@ def _beyond(layout: Layout, state: State) -> list[jax.Array]:
     )
     ends = (position, position + layout.control_period * rate)
     return [jax.nn.relu(low - end) - jax.nn.relu(end - high) for end in ends]
+
+
+def _touching(
+    layout: Layout, known: Known | None, state: State, attitude: Array | None
+) -> list[jax.Array]:
+    """Return how deep balls are in planes, now and at the end of the period, and how they slide."""
+    if not layout.contacts:
+        return []
+    if known is None:
+        raise ValueError("contacts are inputs: the equations that place them are missing")
+    found = approach(known, layout.contacts, state)
+    ends = (found.distance, found.distance + layout.control_period * found.rate)
+    if attitude is None:
+        slide = jnp.einsum("...nk,ntk->...nt", found.slide, _tangents(layout))
+    else:
+        slide = rotate_inverse(attitude[..., None, :], found.slide)
+    return [*(jax.nn.relu(-end) for end in ends), slide.reshape(*slide.shape[:-2], -1)]
+
+
+def _tangents(layout: Layout) -> np.ndarray:
+    """Return two directions along the plane of each contact `[n, 2, 3]`, x and y where it lies."""
+    normals = np.array([contact.normal for contact in layout.contacts])
+    first = np.cross([0.0, 1.0, 0.0], normals) + 1e-9 * np.array([1.0, 0.0, 0.0])
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    return np.stack([first, np.cross(normals, first)], 1).astype(np.float32)
 
 
 def targets(layout: Layout, state: State, after: State) -> jax.Array:

@@ -20,6 +20,7 @@ from physai.rollout.dataset import Episodes
 from physai.state import State
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, inputs
+from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import periods
 
@@ -75,7 +76,9 @@ def domain_rates(
     else:
         outer = periods_of(beyond)
         outer = jax.tree.map(lambda x: x[excess(surrogate.layout, outer, ranges) > 0.0], outer)
-    scores = (scores_of(surrogate.domain, surrogate.layout, p) for p in (inside, outer))
+    scores = (
+        scores_of(surrogate.domain, surrogate.layout, surrogate.known, p) for p in (inside, outer)
+    )
     return rates(*scores)
 
 
@@ -103,14 +106,14 @@ def area(inside: np.ndarray, beyond: np.ndarray) -> float:
     return float(statistic) / (len(inside) * len(beyond))
 
 
-def scores_of(domain: Domain, layout: Layout, given: Periods) -> np.ndarray:
+def scores_of(domain: Domain, layout: Layout, known: Known | None, given: Periods) -> np.ndarray:
     """Return the domain's score `[N]` of control periods."""
-    return np.asarray(_scores(domain, layout, given))
+    return np.asarray(_scores(domain, layout, known, given))
 
 
 @partial(jax.jit, static_argnums=1)
-def _scores(domain: Domain, layout: Layout, given: Periods) -> jax.Array:
-    return domain.score(inputs(layout, *given))
+def _scores(domain: Domain, layout: Layout, known: Known | None, given: Periods) -> jax.Array:
+    return domain.score(inputs(layout, known, *given))
 
 
 def periods_of(episodes: Episodes) -> Periods:

@@ -22,6 +22,7 @@ from physai.rollout.symmetry import Symmetry
 from physai.surrogate.centre import translations
 from physai.surrogate.domain import rounding
 from physai.surrogate.features import Layout, input_channels, layout_of
+from physai.surrogate.ground import contacts_of
 from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Parameters
@@ -64,7 +65,7 @@ def open_start(folder: str | Path, plant: Plant, symmetry: Symmetry) -> Start:
     if of["sha256"] == plant.sha256:
         return Start(surrogate, surrogate, of)
     own, old = layout_of(plant, symmetry), surrogate.layout
-    chosen = ("position_axes", "heading_invariant", "idle", "turns", "equations")
+    chosen = ("position_axes", "heading_invariant", "idle", "turns", "equations", "contacts")
     layout = replace(own, **{name: getattr(old, name) for name in chosen})
     problems = _problems(card, old, own, layout, plant)
     if not problems:
@@ -72,6 +73,10 @@ def open_start(folder: str | Path, plant: Plant, symmetry: Symmetry) -> Start:
         wanted = [t.qvel_index for t in old.centred]
         lost = [plant.state_channels[i].name for i in wanted if i not in centre]
         problems = [f"no mass centre that moves about its root: {_few(lost)}"] if lost else []
+    contacts = {contact.name: contact for contact in contacts_of(plant)}
+    if not problems:
+        lost = [contact.name for contact in old.contacts if contact.name not in contacts]
+        problems = [f"nothing that touches the ground there: {_few(lost)}"] if lost else []
     if problems:
         raise InputError(
             f"{folder}: a surrogate of plant {of['name']} does not fit {plant.name}: "
@@ -83,6 +88,7 @@ def open_start(folder: str | Path, plant: Plant, symmetry: Symmetry) -> Start:
         design_low=old.design_low,  # the scale of the inputs that the network was trained on
         design_high=old.design_high,
         centred=tuple(centre[i] for i in wanted),
+        contacts=tuple(contacts[contact.name] for contact in old.contacts),
     )
     known = None if surrogate.known is None else known_dynamics(plant)
     return Start(surrogate, replace(surrogate, layout=layout, known=known), of)
@@ -164,9 +170,8 @@ def taken_over(
         limit / jnp.where(std > 0.0, std, 1.0),
     )
     parameters = jax.tree.map(lambda leaf: leaf, start.parameters)
-    first = parameters["hidden"][0]
-    first["kernel"] = jnp.where(still[:, None], 0.0, first["kernel"])
-    parameters["readout"] = {
-        name: jnp.where(idle, 0.0, leaf) for name, leaf in parameters["readout"].items()
-    }
+    for layer in (parameters["hidden"][0], parameters["linear"]):
+        layer["kernel"] = jnp.where(still[:, None], 0.0, layer["kernel"])
+    for layer in ("readout", "linear"):
+        parameters[layer] = {n: jnp.where(idle, 0.0, leaf) for n, leaf in parameters[layer].items()}
     return parameters, normaliser

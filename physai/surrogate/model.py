@@ -146,7 +146,7 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None = None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]` in their own units, as the domain judges them."""
-        return inputs(self.layout, state, action, self._given(action, disturbance))
+        return inputs(self.layout, self.known, state, action, self._given(action, disturbance))
 
     def predict(
         self, start: State, actions: Array, disturbances: Array | None = None
@@ -187,7 +187,9 @@ class Surrogate:
                 "read: this surrogate has no readout: its plant has no sensors, or the dataset it "
                 "was fitted to does not record them"
             )
-        values, spread = self.readout.tell(state, action, self._given(action, disturbance))
+        values, spread = self.readout.tell(
+            self.known, state, action, self._given(action, disturbance)
+        )
         return Reading(values, self.readout.calibration.half_width(spread[None])[0])
 
     def fly_with_spread(
@@ -223,10 +225,12 @@ class Surrogate:
         if readout is None:
             nothing = jnp.zeros((*jnp.shape(mean.time), 0))
             return nothing, nothing
-        values, _ = readout.tell(mean, action, disturbance)
-        own, apart = jax.vmap(lambda p, s: readout.tell_member(p, s, action, disturbance))(
-            readout.parameters, each
-        )
+        values, _ = readout.tell(self.known, mean, action, disturbance)
+
+        def own_reading(member: Parameters, state: State) -> tuple[jax.Array, jax.Array]:
+            return readout.tell_member(self.known, member, state, action, disturbance)
+
+        own, apart = jax.vmap(own_reading)(readout.parameters, each)
         square = jnp.square(own - values) + jnp.square(apart)
         return values, jnp.sqrt(jnp.mean(square, axis=0))
 

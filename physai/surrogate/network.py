@@ -1,7 +1,8 @@
 """The network of one ensemble member, and the ensemble as one stacked tree of parameters.
 
 Hidden layers are gated, silu(W x + b) * (V x + c): a rigid body's equations are products of inputs
-(thrust, attitude, rates, 1/mass), which a gate represents with few units.
+(thrust, attitude, rates, 1/mass), which a gate represents with few units. What is linear in the
+inputs has a path of its own, so that no unit is spent on it.
 
 Reference: Shazeer, "GLU Variants Improve Transformer", 2020, equation 6, arXiv:2002.05202.
 """
@@ -22,7 +23,7 @@ Parameters = dict[str, Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a member: `inputs` -> `depth` gated layers of `width` -> `outputs`."""
+    """Sizes of a member: `inputs` -> `depth` gated layers of `width` -> `outputs`, and directly."""
 
     inputs: int
     outputs: int
@@ -43,13 +44,20 @@ class GatedNetwork(nnx.Module):
         # A small last layer starts every member near the mean of the targets.
         last = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
         self.readout = nnx.Linear(widths[-1], architecture.outputs, kernel_init=last, rngs=rngs)
+        self.linear = nnx.Linear(
+            *(architecture.inputs, architecture.outputs),
+            use_bias=False,
+            kernel_init=nnx.initializers.zeros,
+            rngs=rngs,
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return normalised targets `[..., nt]`."""
+        hidden = x
         for layer in self.hidden:
-            gate, value = jnp.split(layer(x), 2, axis=-1)
-            x = nnx.silu(gate) * value
-        return self.readout(x)
+            gate, value = jnp.split(layer(hidden), 2, axis=-1)
+            hidden = nnx.silu(gate) * value
+        return self.linear(x) + self.readout(hidden)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

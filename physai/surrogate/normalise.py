@@ -45,7 +45,7 @@ def _pairs(
     after: State,
 ) -> tuple[jax.Array, jax.Array]:
     seen, reached = (centred(layout, known, s) for s in (state, after))
-    return inputs(layout, state, action, disturbance), targets(layout, seen, reached)
+    return inputs(layout, known, state, action, disturbance), targets(layout, seen, reached)
 
 
 def normaliser_of(

@@ -23,6 +23,7 @@ from physai.surrogate.centre import (
     translations,
 )
 from physai.surrogate.features import Layout, velocity_target
+from physai.surrogate.ground import contacts_of, touched
 from physai.surrogate.known import PART, Known, known_dynamics
 
 PROBE = PART  # control periods on which the equations are tried
@@ -53,20 +54,22 @@ def prior(
         The layout with what is used, what is known (None: nothing is used), and the share of the
         variance that the equations explain (None: not tried, or not finite).
     """
-    centre = translations(plant)
-    if not (centre or equations):
+    centre, contacts = translations(plant), contacts_of(plant)
+    if not (centre or equations or contacts):
         return layout, None, None
     known, explained = known_dynamics(plant), None
     before, actions, disturbances, after = periods(training)
     count = len(actions)
     few = np.random.default_rng(0).choice(count, min(count, PROBE), replace=False)
+    layout = replace(layout, contacts=touched(known, contacts, before))
     before, after = before[few], after[few]
     if equations:
         explained = known.explains(before, actions[few], disturbances[few], after)
     if explained is not None and explained >= EXPLAINED:
         return replace(layout, equations=True), known, explained
     centre = _calmer(replace(layout, centred=centre), known, before, after)
-    return replace(layout, centred=centre), known if centre else None, explained
+    layout = replace(layout, centred=centre)
+    return layout, known if centre or layout.contacts else None, explained
 
 
 def _calmer(layout: Layout, known: Known, before: State, after: State) -> tuple[Translation, ...]:

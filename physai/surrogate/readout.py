@@ -34,6 +34,7 @@ from physai.state import (
     rotate_inverse,
 )
 from physai.surrogate.features import Layout, inputs
+from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 from physai.surrogate.scaling import Calibration, Normaliser
 
@@ -97,24 +98,33 @@ class SensorReadout:
         """Number of channels."""
         return self.architecture.outputs - len(self.sparse)
 
-    def tell(self, state: State, action: Array, disturbance: Array) -> tuple[jax.Array, jax.Array]:
+    def tell(
+        self, known: Known | None, state: State, action: Array, disturbance: Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the ensemble's mean reading of known states, and its spread, both `[..., ns]`."""
-        x = self._inputs(state, action, disturbance)
+        x = self._inputs(known, state, action, disturbance)
         own, apart = self._split(apply_ensemble(self.architecture, self.parameters, x))
         mean = to_world(self.frames, state, jnp.mean(own, axis=0))
         square = jnp.square(apart) + jnp.square(to_world(self.frames, state, own) - mean)
         return mean, jnp.sqrt(jnp.mean(square, axis=0))
 
     def tell_member(
-        self, member: Parameters, state: State, action: Array, disturbance: Array
+        self,
+        known: Known | None,
+        member: Parameters,
+        state: State,
+        action: Array,
+        disturbance: Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Return one member's reading, and how far it varies about it, both `[..., ns]`."""
-        x = self._inputs(state, action, disturbance)
+        x = self._inputs(known, state, action, disturbance)
         own, apart = self._split(apply_member(self.architecture, member, x))
         return to_world(self.frames, state, own), apart
 
-    def _inputs(self, state: State, action: Array, disturbance: Array) -> jax.Array:
-        return self.normaliser.inputs(inputs(self.layout, state, action, disturbance))
+    def _inputs(
+        self, known: Known | None, state: State, action: Array, disturbance: Array
+    ) -> jax.Array:
+        return self.normaliser.inputs(inputs(self.layout, known, state, action, disturbance))
 
     def _split(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return mean and deviation `[..., ns]` in the frames that are learned in."""

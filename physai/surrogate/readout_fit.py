@@ -33,6 +33,7 @@ from physai.state import State
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import Layout, inputs
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import (
     Architecture,
@@ -85,7 +86,7 @@ def fit_readout(
     """
     frames = frames_of(plant)
     layout = seen_layout(plant, surrogate.layout, frames, training)
-    x, y = _pairs(layout, frames, training)
+    x, y = _pairs(layout, surrogate.known, frames, training)
     kept = _held_out(training)
     sparse = _sparse(np.asarray(y), frames)
     normaliser = _normaliser(plant, x, y, sparse)
@@ -187,14 +188,14 @@ class _Trial:
 
 
 def _pairs(
-    layout: Layout, frames: tuple[Frame, ...], episodes: Episodes
+    layout: Layout, known: Known | None, frames: tuple[Frame, ...], episodes: Episodes
 ) -> tuple[jax.Array, jax.Array]:
     """Return raw inputs `[N, ni]` and readings in their roots' frames `[N, ns]`."""
     assert episodes.sensors is not None
     valid = np.arange(episodes.actions.shape[1]) < episodes.length[:, None]
     _, actions, disturbances, after = jax.tree.map(jnp.asarray, periods(episodes))
     read = jnp.asarray(episodes.sensors[valid])
-    x = jax.jit(partial(inputs, layout))(after, actions, disturbances)
+    x = jax.jit(partial(inputs, layout))(known, after, actions, disturbances)
     return x, jax.jit(partial(to_root, frames))(after, read)
 
 

@@ -42,7 +42,7 @@ def score_readout(
         return None
     readout, at = surrogate.readout, [0, *horizons]
     every = sensed(episodes)
-    known = of_known_states(readout, episodes)
+    known = of_known_states(surrogate, episodes)
     compared = [_Compared(known.error[0], _widths(readout, known.spread)[0])]
     along = along_flights(surrogate, episodes, max(horizons), stride)
     # Intervals begin with that of a known state.

@@ -109,11 +109,12 @@ def recalibrate(
     renewed = _of_sensors(renewed, calibration, horizon, settings.stride)
     progress("recalibrate", 1, 2)
     seen = flown.of(flown.episode >= first)
+    scores = scores_of(learned.domain, learned.layout, learned.known, periods_of(test))
     record = {
         "format": FORMAT,
         "episodes": {"calibration": first, "test": len(test.length)},
         **_judged(plant, learned, renewed, seen),
-        "outside": float(np.mean(scores_of(learned.domain, learned.layout, periods_of(test)) > 1)),
+        "outside": float(np.mean(scores > 1.0)),
     }
     card = read_json(Path(surrogate) / CARD)
     about = {key: card[key] for key in KEPT if key in card}

@@ -52,6 +52,7 @@ DIMENSIONS = {
     "armature": 1, "tendon_moment": 2, "tendon_stiffness": 1, "tendon_damping": 1,
     "tendon_low": 1, "tendon_high": 1, "moment": 2, "gear": 2, "site_pos": 2, "site_quat": 2,
     "gain": 2, "bias": 2, "lag": 1, "force_low": 1, "force_high": 1,
+    "ball_place": 2, "ball_radius": 1,
 }  # fmt: skip
 """Of the constants, without leading ones."""
 UNROLLED = 16

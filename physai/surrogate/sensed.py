@@ -38,10 +38,13 @@ def sensed(episodes: Episodes) -> np.ndarray:
     return episodes.sensors[_valid(episodes)]
 
 
-def of_known_states(readout: SensorReadout, episodes: Episodes) -> Sensed:
+def of_known_states(surrogate: Surrogate, episodes: Episodes) -> Sensed:
     """Read all recorded states that a control period led to; H is 1."""
     _, actions, disturbances, after = periods(episodes)
-    told, spread = jax.jit(SensorReadout.tell)(readout, after, actions, disturbances)
+    assert surrogate.readout is not None
+    told, spread = jax.jit(SensorReadout.tell)(
+        surrogate.readout, surrogate.known, after, actions, disturbances
+    )
     error = np.asarray(told) - sensed(episodes)
     episode = np.nonzero(_valid(episodes))[0]
     return Sensed(error[None], np.asarray(spread)[None], np.ones((1, len(error)), bool), episode)
@@ -70,7 +73,7 @@ def calibrate_readout(
 ) -> Calibration:
     """Fit the interval factors of readings, at known states and 1 to `horizon` periods ahead."""
     assert surrogate.readout is not None
-    known = factors(*of_known_states(surrogate.readout, episodes))
+    known = factors(*of_known_states(surrogate, episodes))
     along = factors(*along_flights(surrogate, episodes, horizon, stride))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), known, along)
 

@@ -22,6 +22,7 @@ from physai.surrogate.bounds import unbounded
 from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, Limit, input_channels
+from physai.surrogate.ground import Contact
 from physai.surrogate.known import blank_known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
@@ -29,7 +30,7 @@ from physai.surrogate.readout import Frame, SensorReadout
 from physai.surrogate.scaling import Calibration, Normaliser
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
-FORMAT = "physai.surrogate/3"
+FORMAT = "physai.surrogate/4"
 
 
 def save_surrogate(
@@ -137,6 +138,10 @@ def _layout(described: Mapping[str, Any]) -> Layout:
         Translation(i, j, (x, y, z), body) for i, j, (x, y, z), body in raw["centred"]
     )
     raw["limits"] = tuple(Limit(*limit) for limit in raw["limits"])
+    raw["contacts"] = tuple(
+        Contact(name, body, ball, (x, y, z), height)
+        for name, body, ball, (x, y, z), height in raw["contacts"]
+    )
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     return Layout(**raw)
 

@@ -1,0 +1,146 @@
+"""How near a machine is to the ground: distances that contact forces follow from.
+
+A contact pushes only from where it is reached, a kink in coordinates that no network has as its
+inputs: the height of a foot is a sum of products of sines along the leg. Of every ball of a body
+(spheres, ends of capsules, corners of boxes) at distance d from a plane of the world, and its
+rate d', inputs are therefore how deep it is in the plane, and how deep it would be at the end of
+the control period h if nothing held it back,
+
+    max(0, -d),      max(0, -(d + h d')),
+
+and the velocity at which it would slide along the plane.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from physai.plant import Plant
+from physai.state import State
+from physai.surrogate.frames import frames
+from physai.surrogate.known import Known
+from physai.surrogate.numbers import balls
+from physai.surrogate.rigid import ready
+from physai.surrogate.rows import Rows, cross, dot, pick, plus, scaled, split, total, turned
+from physai.surrogate.tree import dofs_of
+
+TOUCHED = 1e-3
+"""Share of the recorded states above which a contact is an input."""
+
+_PLANE = mujoco.mjtGeom.mjGEOM_PLANE.value
+
+
+class Contact(NamedTuple):
+    """A ball of a body, and a plane of the world that it may touch.
+
+    Attributes:
+        name: of the ball, after its geom or body.
+        body: the body.
+        ball: index into the balls of the plant's equations.
+        normal: of the plane, towards the free side.
+        height: of the plane along its normal, m.
+    """
+
+    name: str
+    body: int
+    ball: int
+    normal: tuple[float, float, float]
+    height: float
+
+
+class Approach(NamedTuple):
+    """How balls come near planes.
+
+    Attributes:
+        distance: `[..., n]`, m, negative inside the plane.
+        rate: of the distance `[..., n]`, m/s.
+        slide: velocity along the plane, in the world's frame `[..., n, 3]`, m/s.
+    """
+
+    distance: jax.Array
+    rate: jax.Array
+    slide: jax.Array
+
+
+def contacts_of(plant: Plant) -> tuple[Contact, ...]:
+    """Return all balls and planes of a plant that may touch; none where contacts are disabled."""
+    model = plant.model
+    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
+        return ()
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    geoms = balls(model)[0]
+    still = model.body_weldid[model.geom_bodyid] == 0
+    found = []
+    for plane in np.flatnonzero((model.geom_type == _PLANE) & still).tolist():
+        x, y, z = (float(a) for a in data.geom_xmat[plane].reshape(3, 3)[:, 2])
+        height = float(data.geom_xpos[plane] @ [x, y, z])
+        for ball, g in enumerate(geoms):
+            if not still[g] and _collide(model, plane, g):
+                body, number = int(model.geom_bodyid[g]), ball - int(np.argmax(geoms == g))
+                name = _name(model, plane, g, number)
+                found.append(Contact(name, body, ball, (x, y, z), height))
+    return tuple(found)
+
+
+def _name(model: mujoco.MjModel, plane: int, g: int, number: int) -> str:
+    """Name a ball of a geom, and the plane where there are several."""
+    body = int(model.geom_bodyid[g])
+    own = model.geom(g).name or f"{model.body(body).name}_geom{g - int(model.body_geomadr[body])}"
+    alone = np.count_nonzero(model.geom_type == _PLANE) == 1
+    return f"{own}_{number}" + ("" if alone else f"_on_{model.geom(plane).name or plane}")
+
+
+def _collide(model: mujoco.MjModel, a: int, b: int) -> bool:
+    kind, like = model.geom_contype, model.geom_conaffinity
+    pairs = set(zip(model.pair_geom1.tolist(), model.pair_geom2.tolist(), strict=True))
+    return bool((kind[a] & like[b]) | (kind[b] & like[a])) or bool({(a, b), (b, a)} & pairs)
+
+
+def touched(known: Known, contacts: tuple[Contact, ...], states: State) -> tuple[Contact, ...]:
+    """Return the contacts that at least `TOUCHED` of the states `[n]` are in."""
+    if not contacts:
+        return ()
+    reached = jnp.mean(_distance(known, contacts, states) < 0.0, axis=0)
+    return tuple(c for c, share in zip(contacts, reached.tolist(), strict=True) if share >= TOUCHED)
+
+
+@partial(jax.jit, static_argnums=1)
+def _distance(known: Known, contacts: tuple[Contact, ...], states: State) -> jax.Array:
+    return approach(known, contacts, states).distance
+
+
+def approach(known: Known, contacts: tuple[Contact, ...], state: State) -> Approach:
+    """Return how balls come near planes in states `[...]`."""
+    qpos, qvel = jnp.asarray(state.qpos), jnp.asarray(state.qvel)
+    lead, tree = qvel.shape[:-1], known.tree
+    numbers = ready(tree, known.at(state.design))
+    q, v = (x.reshape(-1, x.shape[-1]).T for x in (qpos, qvel))
+    now = frames(tree, numbers.links, q)
+    bodies, chosen = [c.body for c in contacts], [c.ball for c in contacts]
+    screw = total(dofs_of(tree).path[bodies], *scaled(v, now.axes))
+    own = pick(chosen, *split(numbers.constants["ball_place"]))
+    at = plus(pick(bodies, *now.position), turned(pick(bodies, *now.matrix), own))
+    velocity = plus(screw[3:], cross(screw[:3], at))
+    normal = tuple(jnp.array([[c.normal[k]] for c in contacts]) for k in range(3))
+    (radius,) = pick(chosen, numbers.constants["ball_radius"])
+    # Places are from a point near the machine; the world's frame is the first body's.
+    above = tuple(a - position[:1] for a, position in zip(at, now.position, strict=True))
+    height = jnp.array([[c.height] for c in contacts])
+    rate = dot(normal, velocity)
+    along = (x - rate * n for x, n in zip(velocity, normal, strict=True))
+
+    def first(rows: Rows) -> jax.Array:
+        return rows.T.reshape(*lead, len(contacts))
+
+    return Approach(
+        first(dot(normal, above) - height - radius),
+        first(rate),
+        jnp.stack([first(x) for x in along], -1),
+    )
