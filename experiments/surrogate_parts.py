@@ -1,7 +1,7 @@
 """What does each part of the fit give, taken away from the whole?
 
-For every plant the same data and settings, one part changed: the loss, joint limits as inputs, the
-length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). One
+For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
+inputs, the network's linear path, the length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). One
 part is added, running means of the weights, which the fit does not have. Then open-loop errors on
 held-out episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds
 100 times the motion counts as that.
@@ -27,6 +27,7 @@ import optax
 import surrogate_benchmark as benchmark
 import table
 import tyro
+from flax import nnx
 
 from physai.plant import load_plant
 from physai.state import difference
@@ -36,6 +37,7 @@ from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
+from physai.surrogate.network import GatedNetwork
 from physai.surrogate.prior import prior
 from physai.surrogate.score import HORIZONS
 from physai.surrogate.spread import channel_spread, rms
@@ -101,12 +103,24 @@ def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Su
         yield f"bounds {margin:g} wider", replace(whole, bounds=bounds)
     if layout.limits:
         yield "without joint limits", fitted(replace(layout, limits=()), known)
+    if layout.contacts:
+        yield "without contacts", fitted(replace(layout, contacts=()), known)
+    with patch.object(GatedNetwork, "__call__", without_linear):
+        yield "without linear path", fitted(layout, known)
     with patch.object(train, "log_error", squared):
         yield "mean squared error", fitted(layout, known)
     with patch.object(fit, "stages_of", averaged_stages):
         yield "running means of weights", fitted(layout, known)
     if not settings.smoke:
         yield "without fine-tuning", fitted(layout, known, replace(chosen, fine_steps=0))
+
+
+def without_linear(network: GatedNetwork, x: jax.Array) -> jax.Array:
+    """Return normalised targets, the linear path left out: nothing trains it, and it stays 0."""
+    for layer in network.hidden:
+        gate, value = jnp.split(layer(x), 2, axis=-1)
+        x = nnx.silu(gate) * value
+    return network.readout(x)
 
 
 def squared(square: jax.Array, counted: jax.Array) -> jax.Array:

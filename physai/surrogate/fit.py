@@ -69,7 +69,7 @@ class FitSettings:
     fine_batch: int = 64
     fine_horizon: int = 25
     fine_rate: float = 2e-4
-    equations: bool = False
+    equations: bool = True
     calibrated_horizon: int = 50
     stride: int = 5
 
