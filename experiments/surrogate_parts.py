@@ -1,10 +1,10 @@
 """What does each part of the fit give, taken away from the whole?
 
 For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
-inputs, the network's linear path, the length of fine-tuning, and the bounds on what may be predicted (of one and the same weights). One
-part is added, running means of the weights, which the fit does not have. Then open-loop errors on
-held-out episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds
-100 times the motion counts as that.
+inputs, the network's linear path, the length of fine-tuning, and the bounds on what may be
+predicted (of one and the same weights). One part is added, running means of the weights, which the
+fit does not have. Then open-loop errors on held-out episodes, and on a second set that was shaken
+twice as hard. A flight whose error exceeds 100 times the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
