@@ -13,7 +13,7 @@ extern "C" {
 #define PHYSAI_POLICY_NAME "quadrotor"
 #define PHYSAI_POLICY_VERSION 1 /* of this interface */
 #define PHYSAI_POLICY_CONTENT \
-    "sha256:5e56f3beba3e717cca7a6d5a7fdc83b06eab1a22f55d80734075df692d7bcece"
+    "sha256:e8bcfd73dc2f3570d6deb9020a8d686052fc542251e390fc1e4fdd71a9a2d1fb"
 #define PHYSAI_POLICY_RATE_HZ 50.0f
 #define PHYSAI_POLICY_OBSERVATIONS 19
 #define PHYSAI_POLICY_ACTIONS 4
