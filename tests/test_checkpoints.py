@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -17,8 +15,8 @@ from physai.export.compiled import compiled_controller
 from physai.learn.learn import load_policy_folder
 from physai.plant import Plant, load_plant
 from physai.provenance import check_chain
-from physai.rollout.engine import TruePlant
-from physai.state import difference
+from physai.rollout.collect import RolloutSettings, collect
+from physai.surrogate.score import score
 from physai.surrogate.store import load_surrogate
 from physai.task import load_task
 from physai.verify import load_certificate
@@ -27,6 +25,7 @@ from physai.verify.scenarios import DISTURBED, NOMINAL, ScenarioSettings, draw_s
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/*/policy"))
+RELEASED = sorted(path for name in ("surrogate", "student") for path in ROOT.glob(f"*/*/{name}"))
 FLIGHTS, FRESH_SEED = 200, 1
 
 
@@ -53,21 +52,20 @@ def test_the_chain_holds_but_for_the_dataset_that_is_not_shipped(
     assert "surrogate" in {link.name for link in links}
 
 
-def test_the_surrogate_predicts_fresh_flights_within_its_intervals(
-    checkpoint: Path, plant: Plant
-) -> None:
-    surrogate, task = load_surrogate(checkpoint / "surrogate", plant), load_task(plant)
-    n, steps = 64, 25
-    keys = jax.random.split(jax.random.key(FRESH_SEED), n)
-    start = jax.vmap(task.reset)(keys, jnp.tile(jnp.float32(plant.nominal), (n, 1)))
-    held = np.tile(plant.trim, (n, 1))
-    predicted = surrogate.predict(start, np.tile(held, (steps, 1, 1)))
-    simulator, state = TruePlant(plant, n), jax.tree.map(lambda x: np.asarray(x, float), start)
-    for _ in range(steps):
-        state = simulator.step(state, held)
-    error = np.abs(difference(plant.joints, predicted.states[-1], state))
-    # 90% is promised for flights like those of the data; these are a part of them.
-    assert np.mean(error <= predicted.half_width[-1]) > 0.8
+@pytest.mark.parametrize("released", RELEASED, ids=lambda path: "-".join(path.parts[-3:]))
+def test_released_weights_are_whole_small_and_of_the_plant_as_it_is(released: Path) -> None:
+    plant = load_plant(released.parents[1].name)
+    assert load_surrogate(released, plant).members == (1 if released.name == "student" else 4)
+    assert sum(path.stat().st_size for path in released.iterdir()) < 2**20
+    links = check_chain(released)
+    assert {link.name for link in links if not link.ok} <= {"dataset"}
+
+
+def test_intervals_cover_fresh_episodes(checkpoint: Path, plant: Plant, tmp_path: Path) -> None:
+    settings = RolloutSettings(train=1, calibration=0, test=192)
+    data = collect(plant, load_task(plant), tmp_path / "fresh", settings, FRESH_SEED)
+    card = score(load_surrogate(checkpoint / "surrogate", plant), plant, data.episodes("test"))
+    assert np.all(np.abs(np.array(card["coverage"]) - 0.9) < 0.03)
 
 
 def fresh_passes(plant: Plant, controller: BatchController, settings: ScenarioSettings) -> int:

@@ -461,7 +461,13 @@ class TestStudy:
         coverage=0.9,
         rollout=RolloutSettings(train=64, calibration=32, test=1, duration=2.0, shard_episodes=32),
         fit=FitSettings(
-            members=2, width=16, steps=250, fine_steps=0, calibrated_horizon=10, batch=64
+            equations=False,
+            members=2,
+            width=16,
+            steps=250,
+            fine_steps=0,
+            calibrated_horizon=10,
+            batch=64,
         ),
         learn=LearnSettings(updates=1),
     )

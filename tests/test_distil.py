@@ -46,7 +46,7 @@ def dataset(plant: Plant, home: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def teacher(plant: Plant, dataset: Dataset, home: Path) -> Surrogate:
-    settings = FitSettings(members=3, width=16, steps=1000, fine_steps=0)
+    settings = FitSettings(members=3, width=16, steps=1000, fine_steps=0, equations=False)
     return fit(plant, [dataset], home / "teacher", settings)
 
 

@@ -81,7 +81,13 @@ def dataset(pendulum: Plant, tmp_path_factory: pytest.TempPathFactory) -> Datase
 def folder(pendulum: Plant, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("s") / "surrogate"
     settings = FitSettings(
-        members=2, width=24, depth=1, steps=2250, fine_steps=0, calibrated_horizon=10
+        equations=False,
+        members=2,
+        width=24,
+        depth=1,
+        steps=2250,
+        fine_steps=0,
+        calibrated_horizon=10,
     )
     fit(pendulum, [dataset], folder, settings, seed=1)
     return folder

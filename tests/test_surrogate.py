@@ -31,7 +31,15 @@ from physai.surrogate.spread import channel_spread
 from physai.surrogate.store import load_surrogate, save_surrogate
 from physai.task import load_task
 
-TINY = FitSettings(members=2, width=32, steps=1500, fine_steps=250, fine_batch=32, fine_horizon=4)
+TINY = FitSettings(
+    members=2,
+    width=32,
+    steps=1500,
+    fine_steps=250,
+    fine_batch=32,
+    fine_horizon=4,
+    equations=False,
+)
 
 
 @pytest.fixture(scope="module")
