@@ -24,7 +24,9 @@ TINY = RunSettings(
     rollout=RolloutSettings(
         train=96, calibration=48, test=48, duration=1.2, designs_per_shard=4, shard_episodes=96
     ),
-    fit=FitSettings(members=2, width=24, steps=500, fine_steps=250, fine_batch=16, fine_horizon=3),
+    fit=FitSettings(
+        *(2, 24), steps=500, fine_steps=250, fine_batch=16, fine_horizon=3, equations=False
+    ),
     learn=LearnSettings(machines=32, horizon=6, updates=20, hidden=(16, 16)),
     flights=30,
     rounds=0,
@@ -33,7 +35,7 @@ FLAGS = [
     "--rollout.train=96 --rollout.calibration=48 --rollout.test=48 --rollout.duration=1.2",
     "--rollout.designs-per-shard=4 --rollout.shard-episodes=96",
     "--fit.members=2 --fit.width=24 --fit.steps=500 --fit.fine-steps=250 --fit.fine-batch=16",
-    "--fit.fine-horizon=3 --learn.machines=32 --learn.horizon=6 --learn.updates=20",
+    "--fit.fine-horizon=3 --fit.no-equations --learn.machines=32 --learn.horizon=6 --learn.updates=20",
     "--learn.hidden 16 16 --flights=30 --rounds=0",
 ]
 

@@ -37,8 +37,8 @@ SPRING = (
     "<actuator><motor name='push' joint='x' ctrlrange='-5 5'/></actuator></mujoco>"
 )
 TINY = FitSettings(
-    equations=False,
     *(2, 16, 1, CHUNK),
+    equations=False,
     batch=32,
     learning_rate=3e-3,  # at 1e-2 rounding grows a thousandfold within these steps
     fine_steps=CHUNK,
