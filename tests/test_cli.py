@@ -35,8 +35,8 @@ FLAGS = [
     "--rollout.train=96 --rollout.calibration=48 --rollout.test=48 --rollout.duration=1.2",
     "--rollout.designs-per-shard=4 --rollout.shard-episodes=96",
     "--fit.members=2 --fit.width=24 --fit.steps=500 --fit.fine-steps=250 --fit.fine-batch=16",
-    "--fit.fine-horizon=3 --fit.no-equations --learn.machines=32 --learn.horizon=6 --learn.updates=20",
-    "--learn.hidden 16 16 --flights=30 --rounds=0",
+    "--fit.fine-horizon=3 --fit.no-equations --learn.machines=32 --learn.horizon=6",
+    "--learn.updates=20 --learn.hidden 16 16 --flights=30 --rounds=0",
 ]
 
 
