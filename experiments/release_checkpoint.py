@@ -1,7 +1,8 @@
 """Release what a finished run made as an open checkpoint, without its dataset.
 
 Copies surrogate, report card, policy, certificate and bundle of a run into
-`checkpoints/PLANT/NAME/` and writes a card beside them. Refuses a run whose chain of hashes does
+`checkpoints/PLANT/NAME/`, with a student distilled from the surrogate, and writes a card beside
+them. Refuses a run whose chain of hashes does
 not hold, or that was made from code that is not committed.
 """
 
@@ -15,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from release_surrogates import percent, student_of
 
+from physai.plant import load_plant
 from physai.provenance import atomic_folder, check_chain, read_manifest
+from physai.provenance.storage import read_json
+from physai.rollout.dataset import open_dataset
+from physai.surrogate.distil import DistilSettings
 
 PARTS = ("surrogate", "score", "policy", "certificate", "bundle")
+STUDENT = ("student", "student-score")
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,16 @@ def main(settings: Settings) -> int:
     if broken := [link for link in check_chain(settings.run / "report") if not link.ok]:
         print(f"cannot release: {broken[0].path}: {broken[0].detail}", file=sys.stderr)
         return 1
-    if any(read_manifest(settings.run / part)["git"]["dirty"] is not False for part in PARTS):
+    plant = load_plant(summary["plant"])
+    data = open_dataset(settings.run / "dataset", plant)
+    student_of(plant, settings.run, data, DistilSettings(), summary["seed"])
+    parts = (*PARTS, *STUDENT)
+    if any(read_manifest(settings.run / part)["git"]["dirty"] is not False for part in parts):
         print("cannot release: the run was made from code that is not committed", file=sys.stderr)
         return 1
     folder = settings.checkpoints / summary["plant"] / settings.name
     with atomic_folder(folder) as temporary:
-        for part in PARTS:
+        for part in parts:
             shutil.copytree(settings.run / part, temporary / part)
         (temporary / "README.md").write_text(card(settings, summary))
     print(folder)
@@ -69,16 +80,18 @@ def card(settings: Settings, summary: dict[str, Any]) -> str:
         f"95% interval {found['low']:.4f} to {found['high']:.4f} |"
         for name, found in sorted(conditions.items(), reverse=True)
     )
+    student = read_json(settings.run / "student-score" / "score.json")
     errors = "\n".join(
-        f"| surrogate {steps} steps ahead | nRMSE {100 * error:.2f}%, "
+        f"| {name} {steps} steps ahead | nRMSE {percent(error)}, "
         f"90% interval covers {100 * covered:.1f}% |"
+        for name, told in (("surrogate", score), ("student", student))
         for steps, error, covered in zip(
-            score["horizons"], score["nrmse"], score["coverage"], strict=True
+            told["horizons"], told["nrmse"], told["coverage"], strict=True
         )
     )
     return f"""# {plant}
 
-Surrogate, policy and exported code of `physai run {plant} --seed {seed}`, made by commit
+Surrogate, student, policy and exported code of `physai run {plant} --seed {seed}`, of commit
 `{manifest["git"]["commit"]:.12}` with {versions}.
 
 For simulation of the shipped plant `{plant}` and as a start for fine-tuning. Not for a real

@@ -82,24 +82,12 @@ def make(settings: Settings, plant: Plant, folder: Path) -> None:
         rollout = replace(rollout, train=64, calibration=32, test=32)
         fitting = replace(fitting, members=2, steps=250, fine_steps=0)
         teaching = replace(teaching, steps=250, fine_steps=0)
-    data = enough(plant, folder / "dataset", rollout, settings.seed)
+    data = collect(plant, load_task(plant), folder / "dataset", rollout, settings.seed)
     if not (folder / "surrogate").exists():
         fit(plant, [data], folder / "surrogate", fitting, settings.seed)
     student_of(plant, folder, data, teaching, settings.seed)
     if not (folder / "score").exists():
         write_score(plant, folder / "surrogate", [data], folder / "score")
-
-
-def enough(plant: Plant, folder: Path, wanted: RolloutSettings, seed: int) -> Dataset:
-    """Collect, four times as much where the machine is lost so soon that intervals lack windows."""
-    task = load_task(plant)
-    data = collect(plant, task, folder, wanted, seed)
-    whole = data.episodes("calibration").length >= FitSettings().calibrated_horizon
-    if whole.sum() >= 20:
-        return data
-    counts = {split: 4 * getattr(wanted, split) for split in ("train", "calibration", "test")}
-    shutil.rmtree(folder)
-    return collect(plant, task, folder, replace(wanted, **counts), seed)
 
 
 def student_of(
@@ -173,7 +161,7 @@ and hashes are in the manifests; the dataset is not shipped. These commands make
 bit on a machine like the one it came from, and check the chain with it:
 
 ```sh
-{" ".join([rollout, *shape(data)])}
+{rollout}
 physai check {where}/student-score
 ```
 
@@ -199,13 +187,6 @@ def errors(teacher: dict[str, Any], student: dict[str, Any]) -> str:
 def percent(share: float) -> str:
     """Return a share as a percentage with three digits that count."""
     return f"{100 * share:.3g}%"
-
-
-def shape(data: Dataset) -> list[str]:
-    """Return the options of a rollout that are not its defaults."""
-    plain = RolloutSettings()
-    counts = {split: data.meta["settings"][split] for split in ("train", "calibration", "test")}
-    return [f"--{k} {v}" for k, v in counts.items() if v != getattr(plain, k)]
 
 
 if __name__ == "__main__":

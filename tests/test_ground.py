@@ -13,8 +13,9 @@ import pytest
 from physai.plant import Plant, load_plant
 from physai.rollout.symmetry import Symmetry
 from physai.state import State, quaternion_from_axis_angle, quaternion_multiply
+from physai.surrogate.balls import contacts_of
 from physai.surrogate.features import input_channels, inputs, layout_of
-from physai.surrogate.ground import approach, contacts_of, touched
+from physai.surrogate.ground import approach, touched
 from physai.surrogate.known import known_dynamics
 
 LEG = """

@@ -16,11 +16,11 @@ from physai.progress import Progress, silent
 from physai.report.bench import bench
 from physai.report.convergence import COARSE_FLIGHT, COARSE_STEP, step_error
 from physai.rollout.symmetry import Symmetry, find_symmetries
+from physai.surrogate.balls import contacts_of
 from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import input_channels, layout_of
 from physai.surrogate.fit import FitSettings
-from physai.surrogate.ground import contacts_of
 from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble

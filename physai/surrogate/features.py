@@ -45,8 +45,9 @@ from physai.state import (
     rotate,
     rotate_inverse,
 )
+from physai.surrogate.balls import Contact
 from physai.surrogate.centre import Translation
-from physai.surrogate.ground import Contact, approach
+from physai.surrogate.ground import approach
 from physai.surrogate.known import Known
 
 

@@ -2,9 +2,9 @@
 
 A contact pushes only from where it is reached, a kink in coordinates that no network has as its
 inputs: the height of a foot is a sum of products of sines along the leg. Of every ball of a body
-(spheres, ends of capsules, corners of boxes) at distance d from a plane of the world, and its
-rate d', inputs are therefore how deep it is in the plane, and how deep it would be at the end of
-the control period h if nothing held it back,
+(`physai.surrogate.balls`) at distance d from a plane of the world, and its rate d', inputs are
+therefore how deep it is in the plane, and how deep it would be at the end of the control period h
+if nothing held it back,
 
     max(0, -d),      max(0, -(d + h d')),
 
@@ -18,40 +18,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import mujoco
-import numpy as np
 
-from physai.plant import Plant
 from physai.state import State
+from physai.surrogate.balls import Contact
 from physai.surrogate.frames import frames
 from physai.surrogate.known import Known
-from physai.surrogate.numbers import balls
 from physai.surrogate.rigid import ready
 from physai.surrogate.rows import Rows, cross, dot, pick, plus, scaled, split, total, turned
 from physai.surrogate.tree import dofs_of
 
 TOUCHED = 1e-3
 """Share of the recorded states above which a contact is an input."""
-
-_PLANE = mujoco.mjtGeom.mjGEOM_PLANE.value
-
-
-class Contact(NamedTuple):
-    """A ball of a body, and a plane of the world that it may touch.
-
-    Attributes:
-        name: of the ball, after its geom or body.
-        body: the body.
-        ball: index into the balls of the plant's equations.
-        normal: of the plane, towards the free side.
-        height: of the plane along its normal, m.
-    """
-
-    name: str
-    body: int
-    ball: int
-    normal: tuple[float, float, float]
-    height: float
 
 
 class Approach(NamedTuple):
@@ -66,41 +43,6 @@ class Approach(NamedTuple):
     distance: jax.Array
     rate: jax.Array
     slide: jax.Array
-
-
-def contacts_of(plant: Plant) -> tuple[Contact, ...]:
-    """Return all balls and planes of a plant that may touch; none where contacts are disabled."""
-    model = plant.model
-    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
-        return ()
-    data = mujoco.MjData(model)
-    mujoco.mj_kinematics(model, data)
-    geoms = balls(model)[0]
-    still = model.body_weldid[model.geom_bodyid] == 0
-    found = []
-    for plane in np.flatnonzero((model.geom_type == _PLANE) & still).tolist():
-        x, y, z = (float(a) for a in data.geom_xmat[plane].reshape(3, 3)[:, 2])
-        height = float(data.geom_xpos[plane] @ [x, y, z])
-        for ball, g in enumerate(geoms):
-            if not still[g] and _collide(model, plane, g):
-                body, number = int(model.geom_bodyid[g]), ball - int(np.argmax(geoms == g))
-                name = _name(model, plane, g, number)
-                found.append(Contact(name, body, ball, (x, y, z), height))
-    return tuple(found)
-
-
-def _name(model: mujoco.MjModel, plane: int, g: int, number: int) -> str:
-    """Name a ball of a geom, and the plane where there are several."""
-    body = int(model.geom_bodyid[g])
-    own = model.geom(g).name or f"{model.body(body).name}_geom{g - int(model.body_geomadr[body])}"
-    alone = np.count_nonzero(model.geom_type == _PLANE) == 1
-    return f"{own}_{number}" + ("" if alone else f"_on_{model.geom(plane).name or plane}")
-
-
-def _collide(model: mujoco.MjModel, a: int, b: int) -> bool:
-    kind, like = model.geom_contype, model.geom_conaffinity
-    pairs = set(zip(model.pair_geom1.tolist(), model.pair_geom2.tolist(), strict=True))
-    return bool((kind[a] & like[b]) | (kind[b] & like[a])) or bool({(a, b), (b, a)} & pairs)
 
 
 def touched(known: Known, contacts: tuple[Contact, ...], states: State) -> tuple[Contact, ...]:

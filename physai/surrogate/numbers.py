@@ -6,21 +6,17 @@ An actuator's force is known where it follows from state and control by a formul
 
 from __future__ import annotations
 
-from itertools import product
-
 import mujoco
 import numpy as np
 
 from physai.plant import Plant
+from physai.surrogate.balls import balls
 from physai.surrogate.tree import Actuator, Tree
 
 _FILTERS = (mujoco.mjtDyn.mjDYN_FILTER.value, mujoco.mjtDyn.mjDYN_FILTEREXACT.value)
 _GAINS = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.value)
 _BIASES = (mujoco.mjtBias.mjBIAS_NONE.value, mujoco.mjtBias.mjBIAS_AFFINE.value)
 _NO_GRAVITY = mujoco.mjtDisableBit.mjDSBL_GRAVITY
-_SPHERE, _CAPSULE, _BOX = (
-    getattr(mujoco.mjtGeom, f"mjGEOM_{kind}").value for kind in ("SPHERE", "CAPSULE", "BOX")
-)
 _SLIDE = mujoco.mjtJoint.mjJNT_SLIDE.value  # hinges come after it
 _UNLIMITED = 1e30
 
@@ -58,7 +54,7 @@ def constants_of(plant: Plant, model: mujoco.MjModel) -> dict[str, np.ndarray]:
     tendons = [t for t in range(model.ntendon) if _fixed(model, t)]
     of_dof, weighs = model.dof_jntid, not model.opt.disableflags & _NO_GRAVITY
     single = model.jnt_type[of_dof] >= _SLIDE
-    _, places, radii = balls(model)
+    places, radii = balls(model)
     return {
         "gravity": model.opt.gravity * weighs,
         "body_pos": model.body_pos.copy(),
@@ -90,30 +86,6 @@ def constants_of(plant: Plant, model: mujoco.MjModel) -> dict[str, np.ndarray]:
         "ball_place": places,
         "ball_radius": radii,
     }
-
-
-def balls(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the geom `[n]` of every ball, its place in the body `[n, 3]` and its radius `[n]`.
-
-    Of spheres, capsules and boxes; a geom's contact margin counts as radius. Other shapes have no
-    balls: what they touch is left to the network.
-    """
-    geoms, places, radii = [], [], []
-    for g in range(model.ngeom):
-        size, turn = model.geom_size[g], np.zeros(9)
-        mujoco.mju_quat2Mat(turn, model.geom_quat[g])
-        if model.geom_type[g] == _SPHERE:
-            own, radius = np.zeros((1, 3)), size[0]
-        elif model.geom_type[g] == _CAPSULE:
-            own, radius = np.array([[0.0, 0.0, size[1]], [0.0, 0.0, -size[1]]]), size[0]
-        elif model.geom_type[g] == _BOX:
-            own, radius = np.array(list(product((-1.0, 1.0), repeat=3))) * size, 0.0
-        else:
-            continue
-        places += list(model.geom_pos[g] + own @ turn.reshape(3, 3).T)
-        geoms += [g] * len(own)
-        radii += [radius + model.geom_margin[g]] * len(own)
-    return np.array(geoms, int), np.array(places).reshape(-1, 3), np.array(radii)
 
 
 def _known_actuators(model: mujoco.MjModel) -> list[int]:

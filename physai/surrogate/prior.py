@@ -1,8 +1,9 @@
 """What is known of a plant before anything is learned, and how much of it a surrogate uses.
 
-The smooth equations of motion (`physai.surrogate.known`), or else mass centres in place of root
-translations (`physai.surrogate.centre`), each where it helps. Not both: the equations' error over a
-control period would be laid on a mass centre whose motion is simpler than they tell.
+What touches the ground (`physai.surrogate.ground`), and the smooth equations of motion
+(`physai.surrogate.known`) or else mass centres in place of root translations
+(`physai.surrogate.centre`), each where it helps. Not both of the latter: the equations' error over
+a control period would be laid on a mass centre whose motion is simpler than they tell.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from physai.plant import Plant
 from physai.rollout.dataset import Episodes
 from physai.state import Array, State
+from physai.surrogate.balls import contacts_of
 from physai.surrogate.centre import (
     Translation,
     from_centres,
@@ -23,7 +25,7 @@ from physai.surrogate.centre import (
     translations,
 )
 from physai.surrogate.features import Layout, velocity_target
-from physai.surrogate.ground import contacts_of, touched
+from physai.surrogate.ground import touched
 from physai.surrogate.known import PART, Known, known_dynamics
 
 PROBE = PART  # control periods on which the equations are tried
@@ -46,7 +48,7 @@ def prior(
     Args:
         plant: the plant.
         layout: from `layout_of`.
-        training: episodes on which both are tried.
+        training: episodes on which all are tried.
         equations: use the equations if they explain at least `EXPLAINED` of the variance of
             velocity changes.
 

@@ -18,11 +18,11 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import atomic_write, read_json, write_json
 from physai.state import Joint
+from physai.surrogate.balls import Contact
 from physai.surrogate.bounds import unbounded
 from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, Limit, input_channels
-from physai.surrogate.ground import Contact
 from physai.surrogate.known import blank_known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
