@@ -41,7 +41,7 @@ SAVES = sum(CHUNKS.values())
 FIT = (
     f"--members 2 --width 32 --steps {CHUNKS['fit'] * CHUNK} "
     f"--fine-steps {CHUNKS['fine-tune'] * CHUNK} --fine-batch 32 --fine-horizon 4 "
-    "--calibrated-horizon 20"
+    "--calibrated-horizon 20 --no-equations"
 ).split()
 PROGRAM = """
 import sys

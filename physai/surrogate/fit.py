@@ -170,20 +170,19 @@ def stages_of(
     data: tuple[np.ndarray, np.ndarray],
     training: Episodes,
     settings: FitSettings,
-) -> tuple[Stage, Stage]:
-    """Return one-step training on normalised inputs and targets, and fine-tuning on episodes."""
+) -> tuple[Stage, ...]:
+    """Return one-step training on normalised inputs and targets, and fine-tuning, if any."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
     fine_steps = _fine_steps(surrogate.layout, settings)
-    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, max(fine_steps, 1))
-    first = one_step(surrogate, settings.batch)
-    second = autoregressive(surrogate, settings.fine_batch, settings.fine_horizon)
+    first = Stage("fit", settings.steps, muon(rate), one_step(surrogate, settings.batch), data)
+    if not fine_steps:
+        return (first,)
+    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, fine_steps)
+    objective = autoregressive(surrogate, settings.fine_batch, settings.fine_horizon)
     windows = Windows(training.states, training.actions, training.disturbances, training.length)
-    return (
-        Stage("fit", settings.steps, muon(rate), first, data),
-        Stage("fine-tune", fine_steps, optax.adam(fine_rate), second, windows),
-    )
+    return first, Stage("fine-tune", fine_steps, optax.adam(fine_rate), objective, windows)
 
 
 def _fine_steps(layout: Layout, settings: FitSettings) -> int:
