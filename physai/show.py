@@ -281,6 +281,7 @@ def certificate(summary: Mapping[str, Any], title: str = "verified in true MuJoC
 def speed(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the speed table: both absolute numbers beside every ratio."""
     columns = ("model", "control steps/s", "slowest", "fastest", "ratio to MuJoCo")
+    metered = rows[0]["joules_per_step"] is not None
     body = [
         (
             r["model"],
@@ -288,11 +289,19 @@ def speed(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{r['slowest']:,.0f}",
             f"{r['fastest']:,.0f}",
             float(r["ratio"]),
+            *([float(r["joules_per_step"])] if metered else []),
         )
         for r in rows
     ]
+    columns += ("J/step",) if metered else ()
     where = f"{rows[0]['cores']} cores, {rows[0]['cpu']}, {rows[0]['batch']} side by side"
     table(f"speed on {where}", columns, body)
+
+
+def bench(result: Mapping[str, Any]) -> None:
+    """Print the speed table, and when the surrogate has paid back what it cost."""
+    speed(result["rows"])
+    stdout.print(result["break_even"]["statement"], markup=False, soft_wrap=True)
 
 
 def study(result: Mapping[str, Any]) -> None:

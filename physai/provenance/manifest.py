@@ -48,6 +48,7 @@ def write_manifest(
     inputs: Mapping[str, Source],
     settings: Any,
     seed: int | None,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
     """Write `manifest.json`, the last file of an artefact, and return what it says.
 
@@ -57,6 +58,7 @@ def write_manifest(
         inputs: what it was made from, by role.
         settings: a mapping or dataclass of what it was made with.
         seed: the seed it was made with, if any.
+        seconds: how long making it took, where it was made in one go and that is of interest.
 
     Raises:
         InputError: an input is missing or damaged, a setting is not finite, or the folder cannot
@@ -73,6 +75,7 @@ def write_manifest(
         "versions": _versions(),
         "git": _git_state(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": None if seconds is None else round(seconds, 1),
     }
     manifest["record"] = _record(manifest)
     write_json(Path(folder) / MANIFEST, manifest)

@@ -26,6 +26,7 @@ import numpy as np
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.progress import Progress, silent
+from physai.report.energy import EnergyMeter
 from physai.rollout.engine import TruePlant, quiet_warnings
 from physai.state import State
 from physai.surrogate.model import Surrogate
@@ -54,6 +55,7 @@ def bench(
     repeats: int = 5,
     seed: int = 0,
     progress: Progress = silent,
+    meter: EnergyMeter | None = None,
 ) -> list[dict[str, Any]]:
     """Time MuJoCo alone, `TruePlant.step`, the ensemble and one of its members.
 
@@ -64,10 +66,12 @@ def bench(
         repeats: timed runs a row; where they take long, no more than three.
         seed: of the actions.
         progress: called with the number of repeats done.
+        meter: of energy (None: all counters of this machine that this user may read).
 
     Returns:
         A row each: `model`, `description`, `steps_per_second` (median), `slowest` and `fastest`
-        repeat (1/s), `ratio` to the first row, `batch`, `periods` and `repeats` timed,
+        repeat (1/s), `ratio` to the first row, `joules_per_step` (mean; None where the machine does
+        not tell) and `energy_source`, `batch`, `periods` and `repeats` timed,
         `float_type`, `device`, and the machine's `cores`, `cpu` and `load`, the mean number of
         threads that wanted a core in the minute before (None: unknown).
 
@@ -83,9 +87,14 @@ def bench(
     progress("bench", 0, repeats)
     periods = [_periods(case) for case in cases]
     rates: list[list[float]] = [[] for _ in cases]
+    spent: list[list[float]] = [[] for _ in cases]
+    meter = meter or EnergyMeter()
     for repeat in range(repeats):
-        for case, count, found in zip(cases, periods, rates, strict=True):
+        for case, count, found, used in zip(cases, periods, rates, spent, strict=True):
+            meter.joules()
             found.append(batch * count / _seconds(case, count))
+            if (joules := meter.joules()) is not None:
+                used.append(joules / (batch * count))
         progress("bench", repeat + 1, repeats)
         if time.perf_counter() - started > BUDGET and repeat + 1 >= ENOUGH:
             progress("bench", repeats, repeats)
@@ -100,13 +109,15 @@ def bench(
             "slowest": min(found),
             "fastest": max(found),
             "ratio": float(np.median(found)) / reference,
+            "joules_per_step": float(np.mean(used)) if used else None,
+            "energy_source": meter.source,
             "periods": count,
             "repeats": len(found),
             "float_type": case.float_type,
             "device": case.device,
             **machine,
         }
-        for case, count, found in zip(cases, periods, rates, strict=True)
+        for case, count, found, used in zip(cases, periods, rates, spent, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ one shard is simulated, the one before it is written and the designs of the next
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def collect(
             full, the task or controller gives numbers that are not finite or of a wrong shape, or
             almost all episodes end at once.
     """
-    folder = Path(folder)
+    folder, started = Path(folder), time.monotonic()
     wanted = _describe(plant, task, settings, seed, controller, policy_folder)
     if folder.parent.is_dir():
         remove_stale(folder.parent)
@@ -130,11 +131,13 @@ def collect(
                 seed=seed,
                 controller=controller,
             )
+            begun = read_meta(folder)["committed"] > 0
             _fill(folder, job, progress)
             inputs: dict[str, Any] = {"plant": plant}
             if policy_folder is not None:
                 inputs["policy"] = policy_folder
-            write_manifest(folder, "dataset", inputs, settings, seed)
+            seconds = None if begun else time.monotonic() - started
+            write_manifest(folder, "dataset", inputs, settings, seed, seconds)
             return Dataset(folder, read_meta(folder))
     return open_dataset(folder, plant)
 

@@ -30,6 +30,13 @@ class Checkpoints:
     def __init__(self, folder: Path | None, identity: Mapping[str, Any] | None = None) -> None:
         self.folder = None if folder is None else folder.absolute()
         self.identity = dict(identity or {})
+        begun = self.folder is not None and self.folder.exists()
+        self._started = None if begun else time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds since training began; None where it began in another process."""
+        return None if self._started is None else time.monotonic() - self._started
 
     def run(
         self,

@@ -167,7 +167,7 @@ def distil(
         save_surrogate(temporary, student, plant, about)
         atomic_write(temporary / CURVE, curve(losses))
         write_json(temporary / RECORD, record)
-        write_manifest(temporary, "surrogate", inputs, settings, seed)
+        write_manifest(temporary, "surrogate", inputs, settings, seed, checkpoints.seconds)
     checkpoints.remove()
     return record
 

@@ -8,6 +8,7 @@ where the networks were trained, and these episodes trained nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def recalibrate(
         InputError: as `load_surrogate` does; the folder is the surrogate's own; no dataset, one
             without calibration or test episodes, or fewer than 9 calibration episodes in all.
     """
-    settings = settings or RecalibrateSettings()
+    settings, started = settings or RecalibrateSettings(), time.monotonic()
     if locate(folder) == locate(surrogate):
         raise InputError(f"{folder}: expected another folder than that of the surrogate")
     learned = load_surrogate(surrogate, plant)
@@ -124,7 +125,8 @@ def recalibrate(
         write_json(temporary / RECORD, record)
         seed = read_manifest(surrogate)["seed"]
         inputs = recalibrate_inputs(surrogate, datasets)
-        write_manifest(temporary, "surrogate", inputs, settings, seed)
+        spent = time.monotonic() - started
+        write_manifest(temporary, "surrogate", inputs, settings, seed, spent)
     progress("recalibrate", 2, 2)
     return record
 

@@ -115,7 +115,7 @@ def fit(
         atomic_write(temporary / CURVE, curve(done.losses))
         if beside is not None:
             write_json(temporary / ADAPTED, beside)
-        write_manifest(temporary, "surrogate", inputs, settings, seed)
+        write_manifest(temporary, "surrogate", inputs, settings, seed, checkpoints.seconds)
     checkpoints.remove()
     return done.surrogate
 

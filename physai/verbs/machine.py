@@ -11,6 +11,7 @@ from physai.errors import InputError
 from physai.plant import load_plant, plant_names
 from physai.provenance import check_chain
 from physai.report.bench import bench
+from physai.report.break_even import break_even
 from physai.report.inspection import inspect
 from physai.scaffold import new_plant
 from physai.surrogate.store import load_surrogate
@@ -81,6 +82,8 @@ def new_verb(
 def bench_verb(plant: Name, surrogate: Path, seed: int = 0, json: bool = False) -> int:
     """Measure control steps a second of the true simulator and of the surrogate on the same cores.
 
+    Tells too after how many steps the surrogate has paid back its rollouts and training.
+
     Args:
         plant: the machine.
         surrogate: folder of the surrogate.
@@ -90,4 +93,4 @@ def bench_verb(plant: Name, surrogate: Path, seed: int = 0, json: bool = False) 
     machine = load_plant(plant)
     with progress_bars() as progress:
         rows = bench(machine, load_surrogate(surrogate, machine), seed=seed, progress=progress)
-    return done({"rows": rows}, json, lambda result: show.speed(result["rows"]))
+    return done({"rows": rows, "break_even": break_even(surrogate, rows)}, json, show.bench)
