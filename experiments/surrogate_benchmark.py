@@ -127,10 +127,12 @@ class Sets:
         folders: of the dataset of the first three, and of the last.
     """
 
-    def __init__(self, settings: Settings, plant: Plant, seed: int) -> None:
+    def __init__(self, settings: Settings, plant: Plant, seed: int, designs: int = 1024) -> None:
         self.plant, self.seed = plant, seed
         few = 50 if settings.smoke else 1
-        data = self._collect(settings, "data", RolloutSettings(), few)
+        data = self._collect(
+            settings, f"data{designs}", RolloutSettings(designs_per_shard=designs), few
+        )
         shaken = Excitation()
         harder = replace(
             shaken,

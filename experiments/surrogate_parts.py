@@ -1,10 +1,11 @@
 """What does each part of the fit give, taken away from the whole?
 
 For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
-inputs, the network's linear path, the length of fine-tuning, and the bounds on what may be
-predicted (of one and the same weights). One part is added, running means of the weights, which the
-fit does not have. Then open-loop errors on held-out episodes, and on a second set that was shaken
-twice as hard. A flight whose error exceeds 100 times the motion counts as that.
+inputs, the network's linear path, batch and width, and the bounds on what may be predicted (of one
+and the same weights). Two parts are added that the fit does not have by default: running means of
+the weights, and fine-tuning on flights. Where designs vary, the same number of episodes is also
+collected with 64 designs a shard. Then open-loop errors on held-out episodes, and on a second set
+that was shaken twice as hard. A flight whose error exceeds 100 times the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
@@ -14,6 +15,7 @@ Data are those of `surrogate_benchmark.py`. A plant that has its rows is not don
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +50,7 @@ from physai.surrogate.train import CHUNK
 class Settings:
     """What to compare."""
 
-    plants: tuple[str, ...] = ("hopper", "halfcheetah", "quadrotor")
+    plants: tuple[str, ...] = ("hopper", "halfcheetah", "quadrotor", "rocket", "flexwing")
     """Names of shipped plants."""
     seed: int = 0
     """Of data, weights and batches."""
@@ -75,21 +77,24 @@ def main(settings: Settings) -> None:
             continue
         where = benchmark.Settings(data=settings.data, smoke=settings.smoke)
         sets = benchmark.Sets(where, load_plant(name), settings.seed)
-        for variant, surrogate in variants(settings, sets):
+        begun = time.monotonic()
+        for variant, surrogate in variants(settings, where, sets):
             row = {"plant": name, "seed": settings.seed, "variant": variant}
             row |= {"members": settings.members, "steps": settings.steps}
+            row["seconds"] = round(time.monotonic() - begun, 1)
             rows.append({**table.here(), "jax": jax.__version__, **row, **errors(surrogate, sets)})
             print({k: v for k, v in rows[-1].items() if k in row or "_" in k}, flush=True)
+            begun = time.monotonic()
         if not settings.smoke:
             table.write(settings.out, rows)
 
 
-def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Surrogate]]:
+def variants(
+    settings: Settings, where: benchmark.Settings, sets: benchmark.Sets
+) -> Iterator[tuple[str, Surrogate]]:
     """Fit what is compared, one after the other."""
     layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=False)
     chosen = FitSettings(members=settings.members, steps=settings.steps)
-    if settings.smoke:
-        chosen = replace(chosen, fine_steps=0)
 
     def fitted(layout: Layout, known: Known | None, chosen: FitSettings = chosen) -> Surrogate:
         data = sets.training, sets.validation
@@ -111,8 +116,14 @@ def variants(settings: Settings, sets: benchmark.Sets) -> Iterator[tuple[str, Su
         yield "mean squared error", fitted(layout, known)
     with patch.object(fit, "stages_of", averaged_stages):
         yield "running means of weights", fitted(layout, known)
-    if not settings.smoke:
-        yield "without fine-tuning", fitted(layout, known, replace(chosen, fine_steps=0))
+    for changed in ({"batch": 256}, {"width": 128}):
+        named = " ".join(f"{key} {value}" for key, value in changed.items())
+        yield named, fitted(layout, known, replace(chosen, **changed))
+    tuned = CHUNK if settings.smoke else settings.steps // 9
+    yield "fine-tuning", fitted(layout, known, replace(chosen, fine_steps=tuned))
+    if sets.plant.design:
+        sets = benchmark.Sets(where, sets.plant, settings.seed, designs=64)
+        yield "64 designs a shard", fitted(layout, known)
 
 
 def without_linear(network: GatedNetwork, x: jax.Array) -> jax.Array:

@@ -67,7 +67,7 @@ class RolloutSettings:
     duration: float | None = None
     """Seconds of an episode (None: 60 control periods, or the task's duration where that is less);
     a plant that nobody controls is soon far away."""
-    designs_per_shard: int = 64
+    designs_per_shard: int = 1024
     """Distinct designs among the episodes of a shard, a power of two; 0: the nominal one only."""
     shard_episodes: int = 1024
     """Episodes that are simulated side by side and written together."""

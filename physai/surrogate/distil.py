@@ -91,11 +91,11 @@ class DistilSettings:
     width: int = 64
     depth: int = 2
     steps: int = 9_000
-    batch: int = 256
+    batch: int = 1024
     learning_rate: float = 1e-2
     mixed: int = 1
     reach: float = 0.3
-    fine_steps: int = 1_000
+    fine_steps: int = 0
     fine_batch: int = 64
     fine_horizon: int = 25
     fine_rate: float = 2e-4
