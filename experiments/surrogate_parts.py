@@ -116,7 +116,7 @@ def variants(
         yield "mean squared error", fitted(layout, known)
     with patch.object(fit, "stages_of", averaged_stages):
         yield "running means of weights", fitted(layout, known)
-    for changed in ({"batch": 256}, {"width": 128}):
+    for changed in ({"batch": 256}, {"width": 128}, {"steps": 2 * settings.steps}):
         named = " ".join(f"{key} {value}" for key, value in changed.items())
         yield named, fitted(layout, known, replace(chosen, **changed))
     tuned = CHUNK if settings.smoke else settings.steps // 9
