@@ -1,11 +1,12 @@
 """What does each part of the fit give, taken away from the whole?
 
 For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
-inputs, the network's linear path, batch and width, and the bounds on what may be predicted (of one
-and the same weights). Two parts are added that the fit does not have by default: running means of
-the weights, and fine-tuning on flights. Where designs vary, the same number of episodes is also
-collected with 64 designs a shard. Then open-loop errors on held-out episodes, and on a second set
-that was shaken twice as hard. A flight whose error exceeds 100 times the motion counts as that.
+inputs, the images of the machine, the network's linear path, batch and width, and the bounds on
+what may be predicted (of one and the same weights). Two parts are added that the fit does not have
+by default: running means of the weights, and fine-tuning on flights. Where designs vary, the same
+number of episodes is also collected with 64 designs a shard. Then open-loop errors on held-out
+episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds 100 times
+the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
@@ -32,8 +33,10 @@ import tyro
 from flax import nnx
 
 from physai.plant import load_plant
+from physai.rollout.images import Image
 from physai.state import difference
 from physai.surrogate import fit, train
+from physai.surrogate.augment import with_images
 from physai.surrogate.bounds import MARGIN, fit_bounds, unbounded
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
@@ -50,13 +53,13 @@ from physai.surrogate.train import CHUNK
 class Settings:
     """What to compare."""
 
-    plants: tuple[str, ...] = ("hopper", "halfcheetah", "quadrotor", "rocket", "flexwing")
+    plants: tuple[str, ...] = ("hopper", "halfcheetah", "walker2d", "quadrotor", "flexwing")
     """Names of shipped plants."""
     seed: int = 0
     """Of data, weights and batches."""
     members: int = 2
     """Of the ensembles."""
-    steps: int = 4_500
+    steps: int = 3_000
     """Optimiser steps of one-step training."""
     data: Path = Path("runs/surrogate_benchmark")
     """Where the datasets are kept."""
@@ -96,8 +99,13 @@ def variants(
     layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=False)
     chosen = FitSettings(members=settings.members, steps=settings.steps)
 
-    def fitted(layout: Layout, known: Known | None, chosen: FitSettings = chosen) -> Surrogate:
-        data = sets.training, sets.validation
+    def fitted(
+        layout: Layout,
+        known: Known | None,
+        chosen: FitSettings = chosen,
+        images: tuple[Image, ...] = sets.images,
+    ) -> Surrogate:
+        data = with_images(sets.training, images), sets.validation
         return fit_ensemble(layout, *data, chosen, settings.seed, known=known)[0]
 
     whole = fitted(layout, known)
@@ -110,16 +118,20 @@ def variants(
         yield "without joint limits", fitted(replace(layout, limits=()), known)
     if layout.contacts:
         yield "without contacts", fitted(replace(layout, contacts=()), known)
+    if sets.images:
+        yield "without images", fitted(layout, known, images=())
     with patch.object(GatedNetwork, "__call__", without_linear):
         yield "without linear path", fitted(layout, known)
     with patch.object(train, "log_error", squared):
-        yield "mean squared error", fitted(layout, known)
+        yield "mean squared error of all", fitted(layout, known)
+    with patch.object(train, "robust", plain):
+        yield "mean of squares a target", fitted(layout, known)
     with patch.object(fit, "stages_of", averaged_stages):
         yield "running means of weights", fitted(layout, known)
-    for changed in ({"batch": 256}, {"width": 128}, {"steps": 2 * settings.steps}):
+    for changed in ({"batch": 256}, {"width": 64}, {"steps": 2 * settings.steps}):
         named = " ".join(f"{key} {value}" for key, value in changed.items())
         yield named, fitted(layout, known, replace(chosen, **changed))
-    tuned = CHUNK if settings.smoke else settings.steps // 9
+    tuned = CHUNK if settings.smoke else settings.steps // 6
     yield "fine-tuning", fitted(layout, known, replace(chosen, fine_steps=tuned))
     if sets.plant.design:
         sets = benchmark.Sets(where, sets.plant, settings.seed, designs=64)
@@ -137,6 +149,11 @@ def without_linear(network: GatedNetwork, x: jax.Array) -> jax.Array:
 def squared(square: jax.Array, counted: jax.Array) -> jax.Array:
     """Return the logarithm of the mean of squared errors `[n]`, in place of the mean of theirs."""
     return jnp.log(jnp.sum(counted * square) / jnp.maximum(jnp.sum(counted), 1))
+
+
+def plain(error: jax.Array, learned: jax.Array) -> jax.Array:
+    """Return the mean squares `[nt]` of errors `[n, nt]`."""
+    return jnp.where(learned, jnp.mean(jnp.square(error), axis=0), 0.0)
 
 
 def averaged_stages(*arguments: Any, make: Any = fit.stages_of) -> tuple[train.Stage, ...]:

@@ -15,6 +15,7 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import read_manifest
 from physai.provenance.manifest import differences
+from physai.rollout.images import Image
 from physai.rollout.store import (
     SPLITS,
     Split,
@@ -86,8 +87,12 @@ class Dataset:
     def symmetry(self) -> Symmetry:
         """Which symmetries the plant was found to have."""
         stored = self.meta["symmetry"]
-        names = {key: tuple(stored[key]) for key in ("joints", "turns")}
-        return Symmetry(**{**stored, **names})
+        found = {key: tuple(stored[key]) for key in ("joints", "turns")}
+        images = [
+            Image(**{part: tuple(map(tuple, entries)) for part, entries in image.items()})
+            for image in stored.get("images", ())  # of data from before images were looked for
+        ]
+        return Symmetry(**{**stored, **found, "images": tuple(images)})
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

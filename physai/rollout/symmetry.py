@@ -18,29 +18,20 @@ over longer times a machine in contact doubles rounding errors until nothing com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import jax
 import mujoco
 import numpy as np
 
 from physai.plant import Plant
-from physai.rollout.engine import TruePlant
-from physai.rollout.excitation import Excitation, clip_actions, draw_starts, shake
+from physai.rollout.images import Image, find_images
+from physai.rollout.trial import FLIGHTS, TOLERANCE, Move, Trial, worst
 from physai.state import Joint, State
 from physai.task import Task
 
-TOLERANCE = 1e-6
-"""Largest disagreement, relative to the motion, that counts as rounding."""
-FLIGHTS = 64
 FLIGHTS_A_JOINT = 4  # at least, that move one hinge or slide
-DESIGNS = 8
-FLIGHT_TIME = 1.0  # s
-STATES = 6  # of each flight, from which the motions are tried
 SHIFT = 10.0  # m, and rad of a single joint
-
-_Move = Callable[[State, State], State]  # of a state, on a flight that began at another
 
 
 @dataclass(frozen=True)
@@ -54,6 +45,7 @@ class Symmetry:
         turns: names of the hinges of which whole turns change nothing, without those of `joints`.
         errors: by what was moved ("x", "y", "z", "heading"), the largest disagreement relative to
             the motion; empty without a free joint.
+        images: ways to relabel the machine's parts that change nothing.
     """
 
     translation: str = ""
@@ -61,6 +53,7 @@ class Symmetry:
     joints: tuple[str, ...] = ()
     turns: tuple[str, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
+    images: tuple[Image, ...] = ()
 
 
 def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
@@ -74,7 +67,7 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
     Returns:
         What holds to 1e-6 of the motion; nothing does where more than half of the flights diverge.
     """
-    trial = _Trial(plant, task, seed)
+    trial = Trial(plant, task, seed)
     free, single = [j for j in plant.joints if j.kind == "free"], _candidates(plant)
     shifts = trial.rng.uniform(-SHIFT, SHIFT, (len(plant.joints), FLIGHTS))
     angles = trial.rng.uniform(-np.pi, np.pi, (len(free), FLIGHTS))
@@ -97,10 +90,11 @@ def find_symmetries(plant: Plant, task: Task, seed: int = 0) -> Symmetry:
         joints=tuple(joint.name for joint in idle),
         turns=tuple(joint.name for joint in _kept(trial, turning, whole_turns)),
         errors=errors,
+        images=find_images(trial),
     )
 
 
-def _kept(trial: _Trial, joints: list[Joint], shifts: np.ndarray) -> list[Joint]:
+def _kept(trial: Trial, joints: list[Joint], shifts: np.ndarray) -> list[Joint]:
     """Return the joints whose shift changes nothing, none if all of theirs together do.
 
     Every flight moves one joint, so that a machine of a hundred joints takes seven trials.
@@ -111,15 +105,9 @@ def _kept(trial: _Trial, joints: list[Joint], shifts: np.ndarray) -> list[Joint]
         moved = np.arange(FLIGHTS) % len(group)
         alone = [np.where(moved == i, shifts[i], 0.0) for i in range(len(group))]
         errors = trial.disagreement(shifting([joint.qpos_index for joint in group], alone))
-        found += [j for i, j in enumerate(group) if _worst(errors[moved == i]) < TOLERANCE]
+        found += [j for i, j in enumerate(group) if worst(errors[moved == i]) < TOLERANCE]
     together = shifting([joint.qpos_index for joint in found], shifts)
     return found if not found or trial.worst(together) < TOLERANCE else []
-
-
-def _worst(errors: np.ndarray) -> float:
-    """Return the largest of errors `[n]`, 1 where less than half of them are known."""
-    known = errors[np.isfinite(errors)]
-    return float(known.max()) if len(known) and 2 * len(known) >= len(errors) else 1.0
 
 
 def _candidates(plant: Plant) -> list[Joint]:
@@ -136,93 +124,7 @@ def _candidates(plant: Plant) -> list[Joint]:
     ]
 
 
-class _Trial:
-    """Random flights, and what moving their states does."""
-
-    def __init__(self, plant: Plant, task: Task, seed: int) -> None:
-        self.plant, self.rng = plant, np.random.default_rng([seed, 0])
-        low, high = (np.array([getattr(v, end) for v in plant.design]) for end in ("low", "high"))
-        designs = low + (high - low) * self.rng.random((DESIGNS, len(low)))
-        designs = np.resize(designs, (FLIGHTS, len(low)))
-        steps = max(1, round(FLIGHT_TIME / plant.control_period))
-        shaking = shake(plant, task, Excitation(), self.rng, FLIGHTS, steps, controlled=False)
-        self.actions = clip_actions(plant, shaking.mean + shaking.noise)
-        self.disturbances = _disturbances(plant, self.rng, steps)
-        self.instants = np.unique(np.linspace(0, steps - 1, STATES).astype(int))
-        self._fly(TruePlant(plant, FLIGHTS, designs), _starts(plant, task, designs, seed))
-        self._pairs = TruePlant(plant, 2 * FLIGHTS, np.concatenate([designs] * 2))
-
-    def _fly(self, simulator: TruePlant, state: State) -> None:
-        self.states, self.valid = [], []
-        for k in range(self.instants[-1] + 1):
-            if k in self.instants:
-                self.states.append(state)
-                self.valid.append(simulator.valid.copy())
-            state = simulator.step(state, self.actions[:, k], self.disturbances[:, k])
-
-    def worst(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> float:
-        """Return the largest disagreement of all flights, 1 where most diverge."""
-        return _worst(self.disagreement(move, moved_disturbances))
-
-    def disagreement(self, move: _Move, moved_disturbances: np.ndarray | None = None) -> np.ndarray:
-        """Return the largest error of each flight over its states, relative to the motion.
-
-        It is NaN for a flight that diverges. Where no flight agrees the next states are not tried.
-        """
-        moved_by = self.disturbances if moved_disturbances is None else moved_disturbances
-        errors = np.zeros(FLIGHTS)
-        for k, start, valid in zip(self.instants, self.states, self.valid, strict=True):
-            both = jax.tree.map(lambda *x: np.concatenate(x), start, move(start, start))
-            end = self._pairs.step(
-                both,
-                np.concatenate([self.actions[:, k]] * 2),
-                np.concatenate([self.disturbances[:, k], moved_by[:, k]]),
-            )
-            kept = valid & self._pairs.valid[:FLIGHTS] & self._pairs.valid[FLIGHTS:]
-            apart = _disagreement(self.plant, start, end[:FLIGHTS], end[FLIGHTS:], move, kept)
-            errors = np.maximum(errors, np.where(kept, apart, np.nan))
-            if np.all(np.isnan(errors) | (errors > TOLERANCE)):
-                break
-        return errors
-
-
-def _starts(plant: Plant, task: Task, designs: np.ndarray, seed: int) -> State:
-    state = draw_starts(task, jax.random.key(seed), designs)
-    # float32 quaternions are not unit in float64, and g x would differ from x by that much.
-    for qpos in state.qpos:
-        mujoco.mj_normalizeQuat(plant.model, qpos)
-    return state
-
-
-def _disturbances(plant: Plant, rng: np.random.Generator, steps: int) -> np.ndarray:
-    low, high = (np.array([getattr(d, end) for d in plant.disturbances]) for end in ("low", "high"))
-    # Half the range: a turned vector must not be clipped.
-    spread = 0.5 * rng.uniform(-0.5, 0.5, (FLIGHTS, steps, plant.nw))
-    return 0.5 * (low + high) + (high - low) * spread
-
-
-def _disagreement(
-    plant: Plant, start: State, plain: State, moved: State, move: _Move, valid: np.ndarray
-) -> np.ndarray:
-    """Return each flight's largest error relative to its motion `[FLIGHTS]`, 1 at most."""
-    worst = np.zeros(len(valid))
-    errors, motions = _blocks(plant, moved, move(plain, start)), _blocks(plant, plain, start)
-    for error, motion in zip(errors, motions, strict=True):
-        scale = np.abs(motion).max(1, initial=0.0)
-        scale = np.maximum(scale, 1e-3 * scale[valid].max(initial=0.0) + 1e-12)
-        worst = np.maximum(worst, np.abs(error).max(1, initial=0.0) / scale)
-    return np.minimum(worst, 1.0)
-
-
-def _blocks(plant: Plant, to: State, start: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the differences of position, velocity and activation, in float64."""
-    position = np.zeros((len(to.qpos), plant.model.nv))
-    for difference, b, a in zip(position, to.qpos, start.qpos, strict=True):
-        mujoco.mj_differentiatePos(plant.model, difference, 1.0, a, b)
-    return position, to.qvel - start.qvel, to.act - start.act
-
-
-def shifting(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> _Move:
+def shifting(indices: list[int], shifts: Sequence[np.ndarray] | np.ndarray) -> Move:
     """Return the move that shifts `qpos[:, index]`, each index by a row of `shifts`."""
 
     def move(state: State, _: State) -> State:

@@ -60,9 +60,9 @@ class FitSettings:
     """
 
     members: int = 4
-    width: int = 64
+    width: int = 128
     depth: int = 2
-    steps: int = 9_000
+    steps: int = 6_000
     batch: int = 1024
     learning_rate: float = 1e-2
     fine_steps: int = 0

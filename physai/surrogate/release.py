@@ -29,6 +29,7 @@ from physai.rollout.store import Split
 from physai.rollout.symmetry import Symmetry
 from physai.surrogate.adapt import FORMAT as ADAPTED_FORMAT
 from physai.surrogate.adapt import going_on, side_by_side
+from physai.surrogate.augment import with_images
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
@@ -90,7 +91,7 @@ def fit(
     identity = identity_of(settings, seed, inputs)
     kept = folder.with_name(f"{folder.name}.training")
     checkpoints = Checkpoints(kept, identity)
-    job = _Job(plant, symmetry, training, calibration, settings, seed)
+    job = _Job(plant, symmetry, with_images(training, symmetry.images), calibration, settings, seed)
     if begin is None:
         done, beside = _fresh(job, checkpoints, progress), None
     else:
@@ -105,7 +106,7 @@ def fit(
         counts = {"training_steps": int(training.length.sum()), "episodes": len(training.length)}
         about = {
             "data": counts,
-            "symmetry": datasets[0].meta["symmetry"],
+            "symmetry": {**datasets[0].meta["symmetry"], "images": len(symmetry.images)},
             "equations_explain": done.explained,
             "start": None if begin is None else begin.plant,
             "devices": devices_of(done.surrogate, settings),

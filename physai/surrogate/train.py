@@ -2,11 +2,16 @@
 
 Both losses are the mean over targets of log(mean squared error), the likelihood of Gaussian errors
 whose variance is each target's own: what contacts make unpredictable then does not drown what can
-be learned well.
+be learned well. In one-step training the mean is a weighted one, the likelihood of errors by
+Student's distribution with as many degrees of freedom as targets: nor do a few impacts drown the
+other control periods of the same target. With the mean square d of a period's errors, each in units
+of its target's, its weight is 1 / (1 + d).
 
 References: Li et al., "Robotic world model", 2025, equation 2 (autoregressive training),
 arXiv:2501.10100; Kendall, Gal, Cipolla, "Multi-task learning using uncertainty to weigh losses",
-2018, equation 5 with the variances at their optimum, arXiv:1705.07115.
+2018, equation 5 with the variances at their optimum, arXiv:1705.07115; Lange, Little, Taylor,
+"Robust statistical modeling using the t distribution", 1989, section 2 (weights),
+doi:10.1080/01621459.1989.10478852.
 """
 
 from __future__ import annotations
@@ -172,6 +177,18 @@ def log_error(square: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.sum(counted * jnp.log(square + SETTLED)) / jnp.maximum(jnp.sum(counted), 1)
 
 
+def robust(error: jax.Array, learned: jax.Array) -> jax.Array:
+    """Return the weighted mean squares `[nt]` of errors `[n, nt]`; targets not `learned` have none.
+
+    The weights are held fixed where this is differentiated.
+    """
+    square = jnp.square(error)
+    scale = jnp.mean(square, axis=0) + SETTLED
+    relative = jnp.sum(learned * square / scale, axis=1) / jnp.maximum(jnp.sum(learned), 1)
+    weight = jax.lax.stop_gradient(1.0 / (1.0 + relative))
+    return jnp.mean(weight[:, None] * square, axis=0)
+
+
 def one_step(surrogate: Surrogate, batch: int) -> Objective:
     """Return the objective of one control period, on normalised inputs and targets `[N, ...]`."""
     learned = surrogate.normaliser.target_std > 0.0
@@ -182,7 +199,7 @@ def one_step(surrogate: Surrogate, batch: int) -> Objective:
     def loss(member: Parameters, index: jax.Array, data: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = data
         error = apply_member(surrogate.architecture, member, x[index]) - y[index]
-        return log_error(jnp.mean(jnp.square(error), axis=0), learned)
+        return log_error(robust(error, learned), learned)
 
     return Objective(batch, draw, loss)
 
