@@ -175,6 +175,7 @@ def table_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("free joints: heading", heading))
     if symmetry["joints"]:
         rows.append(("joints whose position does not matter", ", ".join(symmetry["joints"])))
+    rows.append(("images of the machine in itself", str(len(symmetry["images"]))))
     for row in found["speed"]:
         rows.append((f"{row['description']}, control steps/s", f"{row['steps_per_second']:,.0f}"))
     return rows

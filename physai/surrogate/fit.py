@@ -48,8 +48,8 @@ class FitSettings:
         steps: optimiser steps of one-step training, rounded up to a multiple of 250.
         batch: transitions a member sees in a step.
         learning_rate: peak of the cosine schedule of one-step training.
-        fine_steps: optimiser steps of multi-step fine-tuning, rounded up likewise; 0: none, as
-            always where equations are used.
+        fine_steps: optimiser steps of fine-tuning on the ensemble's own forecasts, rounded up
+            likewise; 0: none, as always where equations are used.
         fine_batch: windows a member sees in a fine-tuning step.
         fine_horizon: control periods in a window.
         fine_rate: initial learning rate of fine-tuning.
