@@ -156,9 +156,13 @@ def apply(spec, design): spec.geom("block").size[0] = design["size"]
 def test_bounds_hold_what_the_data_of_either_held() -> None:
     ends = [jnp.float32(x) for x in ([-1, -3], [1, 2], [-5, -5], [5, 5])]
     more = [jnp.float32(x) for x in ([-2, -2], [0, 4], [-6, -4], [4, 6])]
-    both = Bounds(*ends).around(Bounds(*more))
-    expected = [[-2, -3], [1, 4], [-6, -5], [5, 6]]
-    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(both)), expected)
+    scale = jnp.float32([0, 1]), jnp.float32([[2, 2], [3, 3]])
+    new = Bounds(*ends, jnp.ones(2), jnp.eye(2), jnp.float32(3.0))
+    both = new.around(Bounds(*more, *scale, jnp.float32(4.0)))
+    expected = [[-2, -3], [1, 4], [-6, -5], [5, 6], [0, 1]]
+    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(both)[:5]), expected)
+    np.testing.assert_array_equal(both.velocity_whitening, scale[1])
+    assert jnp.isinf(both.pace)  # chosen again
 
 
 # What is refused

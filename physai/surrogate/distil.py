@@ -90,7 +90,7 @@ class DistilSettings:
 
     width: int = 64
     depth: int = 2
-    steps: int = 9_000
+    steps: int = 18_000
     batch: int = 1024
     learning_rate: float = 1e-2
     mixed: int = 1

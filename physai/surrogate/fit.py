@@ -34,6 +34,7 @@ from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.normalise import normalised, normaliser_of, transitions
+from physai.surrogate.pace import paced
 from physai.surrogate.scaling import Calibration
 from physai.surrogate.train import Stage, Windows, autoregressive, one_step, train
 
@@ -97,7 +98,7 @@ def fit_ensemble(
     Args:
         layout: from `layout_of`.
         training: what gradients see.
-        calibration: what the intervals and the domain's edge are made from.
+        calibration: what the intervals, the domain's edge and the bound on the pace are made from.
         settings: how.
         seed: of weights and batches.
         checkpoints: where to keep the resumable state (None: nowhere).
@@ -118,7 +119,9 @@ def fit_ensemble(
     )
     surrogate = replace(surrogate, parameters=parameters)
     progress("calibrate", 0, 1)
-    intervals = calibrate(surrogate, calibration, settings.calibrated_horizon, settings.stride)
+    flown = settings.calibrated_horizon, settings.stride
+    surrogate = paced(surrogate, training, calibration, *flown)
+    intervals = calibrate(surrogate, calibration, *flown)
     progress("calibrate", 1, 1)
     return replace(surrogate, calibration=intervals), losses
 

@@ -30,7 +30,7 @@ from physai.surrogate.readout import Frame, SensorReadout
 from physai.surrogate.scaling import Calibration, Normaliser
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
-FORMAT = "physai.surrogate/4"
+FORMAT = "physai.surrogate/5"
 
 
 def save_surrogate(
