@@ -26,9 +26,7 @@ from physai.surrogate.prior import periods
 from physai.surrogate.release import fit
 from physai.surrogate.store import load_surrogate
 
-SMALL = DistilSettings(
-    width=8, depth=1, steps=2500, fine_steps=250, fine_batch=16, fine_horizon=4
-)
+SMALL = DistilSettings(width=8, depth=1, steps=2500, fine_steps=250, fine_batch=16, fine_horizon=4)
 
 
 @pytest.fixture(scope="module")
