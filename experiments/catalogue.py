@@ -90,7 +90,7 @@ def _budget(settings: Settings) -> RunSettings:
         return RunSettings(flights=settings.flights)
     return RunSettings(
         rollout=RolloutSettings(train=64, calibration=32, test=32),
-        fit=FitSettings(members=2, steps=250, fine_steps=0),
+        fit=FitSettings(members=2, steps=250),
         learn=LearnSettings(updates=10),
         flights=4,
         rounds=0,

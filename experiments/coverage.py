@@ -130,7 +130,7 @@ def budget(settings: Settings) -> RunSettings:
         return RunSettings(flights=20, rounds=0)
     return RunSettings(
         rollout=RolloutSettings(train=64, calibration=32, test=32),
-        fit=FitSettings(members=2, steps=250, fine_steps=0),
+        fit=FitSettings(members=2, steps=250),
         learn=LearnSettings(updates=10),
         flights=4,
         rounds=0,

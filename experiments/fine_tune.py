@@ -153,7 +153,7 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
     rollout, fitting = RolloutSettings(), FitSettings()
     if settings.smoke:
         rollout = replace(rollout, train=400, calibration=200, test=64)
-        fitting = replace(fitting, members=2, width=32, steps=1000, fine_steps=0)
+        fitting = replace(fitting, members=2, width=32, steps=1000)
     original, variant = load_plant(name), variant_of(name, folder / f"{name}_variant")
     start = settings.start or folder / "surrogate"
     if not (start / "manifest.json").is_file():

@@ -36,11 +36,9 @@ from physai.task import load_task
 
 PLANT = "quadrotor"
 DATA = RolloutSettings(train=96, calibration=32, test=1, duration=0.6, shard_episodes=96)
-CHUNKS = {"fit": 12, "fine-tune": 8}
-SAVES = sum(CHUNKS.values())
+SAVES = 20  # one a chunk
 FIT = (
-    f"--members 2 --width 32 --steps {CHUNKS['fit'] * CHUNK} "
-    f"--fine-steps {CHUNKS['fine-tune'] * CHUNK} --fine-batch 32 --fine-horizon 4 "
+    f"--members 2 --width 32 --steps {SAVES * CHUNK} --batch 256 "
     "--calibrated-horizon 20 --no-equations"
 ).split()
 PROGRAM = """
@@ -117,21 +115,16 @@ def training_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def saved(out: Path) -> dict[str, int]:
-    """Return the number of the last saved state, by stage."""
-    return {
-        stage: max(
-            (int(p.name) for p in (training_of(out) / stage).glob("*") if p.name.isdigit()),
-            default=0,
-        )
-        for stage in CHUNKS
-    }
+def saved(out: Path) -> int:
+    """Return the number of the last saved state."""
+    states = (training_of(out) / "fit").glob("*")
+    return max((int(state.name) for state in states if state.name.isdigit()), default=0)
 
 
 def wait_for_saves(process: subprocess.Popen[bytes], out: Path, least: int) -> None:
     """Wait until a fit trains and has saved its state so many times, or has ended."""
     while process.poll() is None:
-        if training_of(out).exists() and sum(saved(out).values()) >= least:
+        if training_of(out).exists() and saved(out) >= least:
             return
         time.sleep(0.01)
 
@@ -154,7 +147,7 @@ def kill(out: Path, least: int, delay: float) -> dict[str, Any]:
     unfinished = [p for p in training_of(out).glob("*/*") if not p.name.isdigit()]
     return {
         "finished": int(out.exists()),
-        **{f"{stage}_saved": number for stage, number in saved(out).items()},
+        "saved": saved(out),
         "while_saving": int(bool(unfinished)),
     }
 

@@ -28,7 +28,7 @@ from physai.provenance import read_manifest
 
 TINY = (
     "--rollout.train=192 --rollout.calibration=96 --rollout.test=96 --rollout.shard-episodes=96 "
-    "--fit.members=2 --fit.width=32 --fit.steps=2000 --fit.fine-steps=250 --fit.fine-batch=16 "
+    "--fit.members=2 --fit.width=32 --fit.steps=2000 "
     "--learn.machines=32 --learn.horizon=8 --learn.updates=60 --learn.hidden 16 16 "
     "--flights=200 --rounds=1"
 ).split()

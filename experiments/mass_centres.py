@@ -67,7 +67,7 @@ def compare(settings: Settings, name: str) -> list[dict[str, Any]]:
     rollout, fitting = RolloutSettings(), FitSettings()
     if settings.smoke:
         rollout = replace(rollout, train=512, calibration=256, test=256)
-        fitting = replace(fitting, steps=250, fine_steps=0)
+        fitting = replace(fitting, steps=250)
     folder = settings.data / f"{'smoke_' if settings.smoke else ''}{name}_{settings.seed}"
     data = collect(plant, load_task(plant), folder, rollout, settings.seed)
     training, calibration, test = (data.episodes(s) for s in ("train", "calibration", "test"))

@@ -80,8 +80,8 @@ def make(settings: Settings, plant: Plant, folder: Path) -> None:
     rollout, fitting, teaching = RolloutSettings(), FitSettings(), DistilSettings()
     if settings.smoke:
         rollout = replace(rollout, train=64, calibration=32, test=32)
-        fitting = replace(fitting, members=2, steps=250, fine_steps=0)
-        teaching = replace(teaching, steps=250, fine_steps=0)
+        fitting = replace(fitting, members=2, steps=250)
+        teaching = replace(teaching, steps=250)
     data = collect(plant, load_task(plant), folder / "dataset", rollout, settings.seed)
     if not (folder / "surrogate").exists():
         fit(plant, [data], folder / "surrogate", fitting, settings.seed)

@@ -339,7 +339,7 @@ def train(folder: Path) -> None:
         flights[name] = vectors(jax.tree.map(np.asarray, flight))
     np.savez(folder / "flight.npz", **flights)
     record = {
-        **{"seconds": seconds, "steps": planned.steps, "fine_steps": planned.fine_steps},
+        **{"seconds": seconds, "steps": planned.steps},
         "coverage": dict(zip(map(str, card["horizons"]), card["coverage"], strict=True)),
         **{"speed": speed, "versions": f"jax {jax.__version__}"},
     }
@@ -355,28 +355,22 @@ def fit_all(plant, layout, training, calibration, settings: FitSettings, seed: i
 
 
 def plan(fitting, settings: FitSettings, budget: float) -> FitSettings:
-    """Return settings whose steps fill the budget, both stages in the proportion of the defaults.
+    """Return settings whose steps fill the budget.
 
-    A short fit tells what a chunk of steps of each stage costs, and what all else costs.
+    A short fit tells what a chunk of steps costs, and what all else costs.
     """
-    times: dict[str, list[float]] = {}
+    times: list[float] = []
 
     def progress(stage: str, done: int, total: int) -> None:
-        times.setdefault(stage, []).append(time.monotonic())
+        if stage == "fit":
+            times.append(time.monotonic())
 
     begun = time.monotonic()
-    short = replace(settings, steps=3 * CHUNK, fine_steps=3 * CHUNK if settings.fine_steps else 0)
-    fitting(short, progress=progress)
+    fitting(replace(settings, steps=3 * CHUNK), progress=progress)
     whole = time.monotonic() - begun
-    chunk = {
-        stage: float(np.diff(ends)[1:].min()) for stage, ends in times.items() if len(ends) > 3
-    }
-    fixed = whole - sum(3.0 * c for c in chunk.values())
-    chunks = {"fit": settings.steps / CHUNK, "fine-tune": settings.fine_steps / CHUNK}
-    unit = sum(chunks[stage] * c for stage, c in chunk.items())
-    factor = max(budget - fixed, 0.0) / unit
-    steps, fine = (max(1, round(factor * chunks[s])) * CHUNK for s in ("fit", "fine-tune"))
-    return replace(settings, steps=steps, fine_steps=fine if settings.fine_steps else 0)
+    chunk = float(np.diff(times)[1:].min())
+    left = max(budget - (whole - 3.0 * chunk), 0.0)
+    return replace(settings, steps=max(1, round(left / chunk)) * CHUNK)
 
 
 if __name__ == "__main__":

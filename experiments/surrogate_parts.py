@@ -2,11 +2,10 @@
 
 For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
 inputs, the images of the machine, the network's linear path, batch and width, and the bounds on
-what may be predicted (of one and the same weights). Two parts are added that the fit does not have
-by default: running means of the weights, and fine-tuning on flights. Where designs vary, the same
-number of episodes is also collected with 64 designs a shard. Then open-loop errors on held-out
-episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds 100 times
-the motion counts as that.
+what may be predicted (of one and the same weights). One part is added that the fit does not have,
+running means of the weights. Where designs vary, the same number of episodes is also collected with
+64 designs a shard. Then open-loop errors on held-out episodes, and on a second set that was shaken
+twice as hard. A flight whose error exceeds 100 times the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
@@ -113,7 +112,10 @@ def variants(
     yield "without bounds", replace(whole, bounds=unbounded(layout.nv))
     for margin in (0.2 * MARGIN, 5.0 * MARGIN):
         bounds = fit_bounds(layout, known, sets.training, margin)
+        bounds = replace(bounds, pace=whole.bounds.pace)
         yield f"bounds {margin:g} wider", replace(whole, bounds=bounds)
+    bounds = replace(whole.bounds, pace=jnp.full((), jnp.inf))
+    yield "without a bound on the pace", replace(whole, bounds=bounds)
     if layout.limits:
         yield "without joint limits", fitted(replace(layout, limits=()), known)
     if layout.contacts:
@@ -126,13 +128,11 @@ def variants(
         yield "mean squared error of all", fitted(layout, known)
     with patch.object(train, "robust", plain):
         yield "mean of squares a target", fitted(layout, known)
-    with patch.object(fit, "stages_of", averaged_stages):
+    with patch.object(fit, "stage_of", averaged_stage):
         yield "running means of weights", fitted(layout, known)
     for changed in ({"batch": 256}, {"width": 64}, {"steps": 2 * settings.steps}):
         named = " ".join(f"{key} {value}" for key, value in changed.items())
         yield named, fitted(layout, known, replace(chosen, **changed))
-    tuned = CHUNK if settings.smoke else settings.steps // 6
-    yield "fine-tuning", fitted(layout, known, replace(chosen, fine_steps=tuned))
     if sets.plant.design:
         sets = benchmark.Sets(where, sets.plant, settings.seed, designs=64)
         yield "64 designs a shard", fitted(layout, known)
@@ -156,12 +156,11 @@ def plain(error: jax.Array, learned: jax.Array) -> jax.Array:
     return jnp.where(learned, jnp.mean(jnp.square(error), axis=0), 0.0)
 
 
-def averaged_stages(*arguments: Any, make: Any = fit.stages_of) -> tuple[train.Stage, ...]:
-    """Return the fit's stages, each of which ends with the running means of its weights."""
-    return tuple(
-        replace(stage, optimiser=averaged(stage.optimiser, -(-stage.steps // CHUNK) * CHUNK))
-        for stage in make(*arguments)
-    )
+def averaged_stage(*arguments: Any, make: Any = fit.stage_of) -> train.Stage:
+    """Return the fit's stage, which ends with the running means of its weights."""
+    stage = make(*arguments)
+    steps = -(-stage.steps // CHUNK) * CHUNK
+    return replace(stage, optimiser=averaged(stage.optimiser, steps))
 
 
 def averaged(

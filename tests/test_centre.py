@@ -130,7 +130,7 @@ def test_a_surrogate_with_mass_centres_keeps_momentum_and_comes_back_from_disk(
     satellite = load_plant("satellite")
     settings = RolloutSettings(train=64, calibration=32, test=32)
     data = collect(satellite, load_task(satellite), tmp_path / "data", settings, 0)
-    rough = FitSettings(members=2, width=32, steps=250, fine_steps=0, equations=False)
+    rough = FitSettings(members=2, width=32, steps=250, equations=False)
     fitted = fit(satellite, [data], tmp_path / "s", rough)
     again = load_surrogate(tmp_path / "s", satellite)
     assert again.layout == fitted.layout and len(again.layout.centred) == 3

@@ -24,9 +24,7 @@ TINY = RunSettings(
     rollout=RolloutSettings(
         train=96, calibration=48, test=48, duration=1.2, designs_per_shard=4, shard_episodes=96
     ),
-    fit=FitSettings(
-        *(2, 24), steps=500, fine_steps=250, fine_batch=16, fine_horizon=3, equations=False
-    ),
+    fit=FitSettings(*(2, 24), steps=500, equations=False),
     learn=LearnSettings(machines=32, horizon=6, updates=20, hidden=(16, 16)),
     flights=30,
     rounds=0,
@@ -34,8 +32,8 @@ TINY = RunSettings(
 FLAGS = [
     "--rollout.train=96 --rollout.calibration=48 --rollout.test=48 --rollout.duration=1.2",
     "--rollout.designs-per-shard=4 --rollout.shard-episodes=96",
-    "--fit.members=2 --fit.width=24 --fit.steps=500 --fit.fine-steps=250 --fit.fine-batch=16",
-    "--fit.fine-horizon=3 --fit.no-equations --learn.machines=32 --learn.horizon=6",
+    "--fit.members=2 --fit.width=24 --fit.steps=500",
+    "--fit.no-equations --learn.machines=32 --learn.horizon=6",
     "--learn.updates=20 --learn.hidden 16 16 --flights=30 --rounds=0",
 ]
 

@@ -26,7 +26,7 @@ from physai.surrogate.prior import periods
 from physai.surrogate.release import fit
 from physai.surrogate.store import load_surrogate
 
-SMALL = DistilSettings(width=8, depth=1, steps=2500, fine_steps=250, fine_batch=16, fine_horizon=4)
+SMALL = DistilSettings(width=8, depth=1, steps=2500)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def dataset(plant: Plant, home: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def teacher(plant: Plant, dataset: Dataset, home: Path) -> Surrogate:
-    settings = FitSettings(members=3, width=16, steps=1000, fine_steps=0, equations=False)
+    settings = FitSettings(members=3, width=16, steps=1000, equations=False)
     return fit(plant, [dataset], home / "teacher", settings)
 
 
@@ -135,7 +135,7 @@ def test_the_verb_prints_the_errors_side_by_side(
     arguments = (
         f"distil {home / 'machine.xml'} --surrogate {home / 'teacher'} --dataset {home / 'data'}"
     )
-    small = "--width 4 --depth 1 --steps 250 --fine-steps 0"
+    small = "--width 4 --depth 1 --steps 250"
     assert main([*f"{arguments} --out {home / 'verb'} {small}".split()]) == 0
     shown = capsys.readouterr().out
     assert "teacher" in shown and "student" in shown

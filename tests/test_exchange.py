@@ -812,7 +812,7 @@ def test_a_surrogate_is_fitted_to_a_log(tmp_path: Path, plant, capsys) -> None:
     assert told["steps"] == 3000 and not told["notes"]
     call(
         *("fit", "cartpole", "--dataset", data, "--out", fitted, "--members", 2, "--width", 24),
-        *("--steps", 1500, "--fine-steps", 0, "--calibrated-horizon", 10),
+        *("--steps", 1500, "--calibrated-horizon", 10),
     )
     card = call(
         *("score", "cartpole", "--surrogate", fitted, "--dataset", data),

@@ -213,9 +213,7 @@ def test_a_variant_is_learned_from_a_few_episodes(
     plant, data, out = heavier(tmp_path / "heavy"), tmp_path / "data", tmp_path / "s"
     few = RolloutSettings(train=64, calibration=24, test=24, designs_per_shard=8)
     collect(plant, load_task(plant), data, few, seed=1)
-    rough = (
-        "--no-equations --members 1 --width 8 --depth 1 --steps 2250 --fine-steps 0 --json".split()
-    )
+    rough = "--no-equations --members 1 --width 8 --depth 1 --steps 2250 --json".split()
     arguments = ["--dataset", data, "--out", out, "--from", RELEASED, "--compare", *rough]
     assert main(["fit", *map(str, [plant.folder, *arguments])]) == 0
     shown = json.loads(capsys.readouterr().out)

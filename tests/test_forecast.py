@@ -99,7 +99,7 @@ def test_settings_that_give_no_forecast_are_refused() -> None:
 def test_a_stopped_forecast_goes_on_with_what_is_left(tmp_path: Path) -> None:
     plant = machine(tmp_path, SPRING)
     data = episodes_of(plant, tmp_path / "data", 60)
-    few = {"steps": 250, "fine_steps": 0, "calibrated_horizon": 1}
+    few = {"steps": 250, "calibrated_horizon": 1}
     tiny = FitSettings(members=1, width=8, depth=1, equations=False, **few)
     settings = ForecastSettings((0.125, 0.25, 0.5, 1.0), 1, 10, tiny)
 

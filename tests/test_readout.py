@@ -86,7 +86,6 @@ def folder(pendulum: Plant, dataset: Dataset, tmp_path_factory: pytest.TempPathF
         width=24,
         depth=1,
         steps=2250,
-        fine_steps=0,
         calibrated_horizon=10,
     )
     fit(pendulum, [dataset], folder, settings, seed=1)

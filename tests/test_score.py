@@ -27,7 +27,7 @@ from physai.surrogate.release import fit, write_score
 from physai.surrogate.score import ScoreSettings, score
 from physai.surrogate.store import load_surrogate
 
-TINY = FitSettings(members=3, width=8, depth=1, steps=250, fine_steps=0, equations=False)
+TINY = FitSettings(members=3, width=8, depth=1, steps=250, equations=False)
 
 
 @pytest.fixture(scope="module")

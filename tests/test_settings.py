@@ -20,10 +20,10 @@ from physai.surrogate.fit import FitSettings
 from physai.verify.scenarios import ScenarioSettings
 
 WHOLE = {
-    DistilSettings: ("width", "depth", "steps", "batch", "fine_batch", "calibrated_horizon"),
+    DistilSettings: ("width", "depth", "steps", "batch", "calibrated_horizon"),
     FitSettings: (
         *("members", "width", "depth", "steps", "batch"),
-        *("fine_batch", "fine_horizon", "calibrated_horizon", "stride"),
+        *("calibrated_horizon", "stride"),
     ),
     LearnSettings: ("machines", "horizon", "updates", "critic_passes", "members"),
     RolloutSettings: ("train", "shard_episodes"),
@@ -32,8 +32,8 @@ WHOLE = {
     StudySettings: ("population", "generations", "starts", "verify_flights"),
 }
 POSITIVE = {
-    DistilSettings: ("learning_rate", "fine_rate"),
-    FitSettings: ("learning_rate", "fine_rate"),
+    DistilSettings: ("learning_rate",),
+    FitSettings: ("learning_rate",),
     LearnSettings: ("policy_rate", "critic_rate", "discount"),
     RolloutSettings: ("duration",),
     StudySettings: ("coverage", "pass_rate"),
@@ -83,4 +83,4 @@ def test_the_edges_are_allowed() -> None:
     assert Conditions(design_spread=1.0, gusts=0.0, upset=0.0).gusts == 0.0
     assert RunSettings(rounds=0, shortfall=0.0, flights=1).rounds == 0
     assert RolloutSettings(calibration=0, test=0, duration=None).duration is None
-    assert FitSettings(fine_steps=0, members=1).fine_steps == 0
+    assert FitSettings(members=1).members == 1

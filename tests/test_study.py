@@ -52,7 +52,6 @@ class TestStudy:
             members=2,
             width=16,
             steps=250,
-            fine_steps=0,
             calibrated_horizon=10,
             batch=64,
         ),

@@ -35,9 +35,6 @@ TINY = FitSettings(
     members=2,
     width=32,
     steps=1500,
-    fine_steps=250,
-    fine_batch=32,
-    fine_horizon=4,
     equations=False,
 )
 
@@ -118,7 +115,7 @@ def test_a_channel_that_never_changes_is_predicted_exactly(tmp_path: Path) -> No
     rocket = load_plant("rocket")
     settings = RolloutSettings(train=64, calibration=32, test=32)
     data = collect(rocket, load_task(rocket), tmp_path / "data", settings, 0)
-    rough = replace(TINY, steps=250, fine_steps=0)
+    rough = replace(TINY, steps=250)
     card = score(fit(rocket, [data], tmp_path / "s", rough), rocket, data.episodes("test"))
     spin = card["channels"]["flight.rz.rate"]
     assert spin["nrmse"] == [None] * 3 and max(spin["rmse"]) < 1e-9

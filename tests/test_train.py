@@ -37,21 +37,18 @@ SPRING = (
     "<actuator><motor name='push' joint='x' ctrlrange='-5 5'/></actuator></mujoco>"
 )
 TINY = FitSettings(
-    *(2, 16, 1, CHUNK),
+    *(2, 16, 1, 2 * CHUNK),
     equations=False,
     batch=32,
     learning_rate=3e-3,  # at 1e-2 rounding grows a thousandfold within these steps
-    fine_steps=CHUNK,
-    fine_batch=16,
-    fine_horizon=3,
     calibrated_horizon=3,
 )
 MEMBERS, BATCH = 2, 64
 WEIGHTS = np.array([[1.0, -2.0], [0.5, 0.0], [3.0, 0.25]], np.float32)
 
 
-def stages() -> tuple[Stage, Stage]:
-    """Return two stages that recover `WEIGHTS` from inputs and targets without noise."""
+def recovery() -> Stage:
+    """Return what recovers `WEIGHTS` from inputs and targets without noise."""
     x = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
 
     def draw(key: jax.Array, data: Any) -> jax.Array:
@@ -61,17 +58,15 @@ def stages() -> tuple[Stage, Stage]:
         return jnp.mean(jnp.square(data[0][index] @ member["w"] - data[1][index]))
 
     objective, data = Objective(BATCH, draw, loss), (x, x @ WEIGHTS)
-    return (
-        Stage("rough", 3 * CHUNK, optax.adam(1e-2), objective, data),
-        Stage("fine", 2 * CHUNK, optax.adam(1e-3), objective, data),
-    )
+    rate = optax.cosine_decay_schedule(3e-2, 5 * CHUNK)
+    return Stage("fit", 5 * CHUNK, optax.adam(rate), objective, data)
 
 
 def trained(folder: Path | None, progress: Any = silent) -> np.ndarray:
     """Return the members' weights `[members, 3, 2]`."""
     begun = {"w": jax.random.normal(jax.random.key(1), (MEMBERS, *WEIGHTS.shape))}
     checkpoints = Checkpoints(folder, {"seed": 0})
-    return np.asarray(train(begun, stages(), jax.random.key(0), checkpoints, progress)[0]["w"])
+    return np.asarray(train(begun, recovery(), jax.random.key(0), checkpoints, progress)[0]["w"])
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +111,8 @@ def stop_at(name: str, chunk: int) -> Any:
 def test_a_training_stopped_at_every_boundary_goes_on_to_the_same_bits(
     straight: np.ndarray, tmp_path: Path
 ) -> None:
-    """Within a stage, at its end, before the next; each call goes on where the last one stopped."""
-    places = [("rough", 2), ("rough", 3), ("fine", 0), ("fine", 1)]
+    """Each call goes on where the last one stopped."""
+    places = [("fit", 1), ("fit", 2), ("fit", 4)]
     for place in places:
         seen: list[tuple[str, int]] = []
 
@@ -154,7 +149,7 @@ checkpoint.SECONDS_BETWEEN_SAVES = 0.0
 renamed = []
 
 def watch(event, arguments):
-    if event == "os.rename" and Path(arguments[1]).parent.name == "rough":
+    if event == "os.rename" and Path(arguments[1]).parent.name == "fit":
         renamed.append(arguments)
         if len(renamed) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -170,13 +165,13 @@ def test_a_training_killed_while_it_saves_goes_on_to_the_same_bits(
     """The second save is written, and killed before it gets its name: the first one counts."""
     done = python(KILLED, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    left = sorted(path.name for path in (tmp_path / "rough").iterdir())
+    left = sorted(path.name for path in (tmp_path / "fit").iterdir())
     assert left[0] == "1" and len(left) == 2 and left[1].startswith("2.")
     seen: list[tuple[str, int]] = []
     np.testing.assert_array_equal(
         trained(tmp_path, lambda stage, done, total: seen.append((stage, done))), straight
     )
-    assert seen[0] == ("rough", 1)
+    assert seen[0] == ("fit", 1)
 
 
 FOUR = """
@@ -203,7 +198,7 @@ def chunk(*made_of):
 
 train._chunk = chunk
 try:
-    t.trained(out / "training", t.stop_at("fine", 1))
+    t.trained(out / "training", t.stop_at("fit", 4))
 except KeyboardInterrupt:
     pass
 train._chunk = original
@@ -228,7 +223,7 @@ def on_four(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     settings = RolloutSettings(train=64, calibration=32, test=1)
     collect(plant, load_task(plant), folder / "data", settings, 0)
     with pytest.raises(KeyboardInterrupt):
-        trained(folder / "training", stop_at("rough", 2))
+        trained(folder / "training", stop_at("fit", 2))
     done = python(FOUR, folder, devices=4)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout.splitlines()[-1])
@@ -244,10 +239,10 @@ def test_the_computation_is_divided(on_four: tuple[Path, dict[str, Any]]) -> Non
 def test_a_training_goes_on_with_another_number_of_devices(
     on_four: tuple[Path, dict[str, Any]], straight: np.ndarray
 ) -> None:
-    """Begun on one device, continued on four from the middle of a stage, finished on one."""
+    """Begun on one device, continued on four, finished on one."""
     seen: list[tuple[str, int]] = []
     weights = trained(on_four[0] / "training", lambda stage, done, _: seen.append((stage, done)))
-    assert ("rough", 0) not in seen and ("fine", 0) not in seen
+    assert seen[0] == ("fit", 4)
     np.testing.assert_allclose(weights, straight, atol=1e-6)
 
 
@@ -258,13 +253,13 @@ def on_one(on_four: tuple[Path, dict[str, Any]]) -> Path:
 
 
 def test_an_interrupted_fit_resumes_to_the_same_bits(on_one: Path) -> None:
-    """Ctrl-C between the stages and before calibration, then the same call."""
+    """Ctrl-C in the training and before calibration, then the same call."""
     target = on_one.with_name("interrupted")
-    for place in (("fine-tune", 0), ("calibrate", 0)):
+    for place in (("fit", 1), ("calibrate", 0)):
         with pytest.raises(KeyboardInterrupt):
             fit_spring(target.parent, target.name, stop_at(*place))
         assert not target.exists()
-    fit_spring(target.parent, target.name, stop_at("fine-tune", 0))  # which is over
+    fit_spring(target.parent, target.name, stop_at("fit", 1))  # which is over
     weights = "surrogate.safetensors"
     assert (target / weights).read_bytes() == (on_one / weights).read_bytes()
     assert not target.with_name("interrupted.training").exists()
@@ -284,9 +279,8 @@ def test_a_surrogate_fitted_on_four_devices_is_that_of_one(
     np.testing.assert_allclose(*curves, rtol=1e-4)
     assert not np.array_equal(one["parameters.readout.kernel"], four["parameters.readout.kernel"])
     card = json.loads((folder / "on-4" / "surrogate.json").read_text())
-    mesh = {"members": 2, "batch": 2}
     assert card["devices"] == {
         "platform": "cpu",
         "local": 4,
-        "stages": {"fit": mesh, "fine-tune": mesh},
+        "mesh": {"members": 2, "batch": 2},
     }

@@ -46,22 +46,21 @@ def along(mesh: Mesh, *axes: str) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*axes))
 
 
-def record_of(members: int, batches: dict[str, int]) -> dict[str, Any]:
+def record_of(members: int, batch: int) -> dict[str, Any]:
     """Return what a surrogate's card tells of the devices it was fitted on.
 
     Args:
         members: of the ensemble.
-        batches: examples that a member sees in a step, by stage.
+        batch: examples that a member sees in a step.
 
     Returns:
-        `platform` (cpu, gpu, tpu), `local` (how many there are), and by stage the mesh's shape.
+        `platform` (cpu, gpu, tpu), `local` (how many there are), and the shape of the `mesh`.
     """
     devices = jax.local_devices()
-    meshes = {stage: device_mesh(members, batch).shape for stage, batch in batches.items()}
     return {
         "platform": devices[0].platform,
         "local": len(devices),
-        "stages": {stage: dict(shape) for stage, shape in meshes.items()},
+        "mesh": dict(device_mesh(members, batch).shape),
     }
 
 

@@ -1,9 +1,9 @@
 """Distil a fitted ensemble into one small network that is fast.
 
 The student is a surrogate of one member that shares its teacher's layout, scales, bounds and
-domain. It is trained on the teacher's mean predictions, which are free at any input, then
-fine-tuned on recorded flights as the teacher was (`physai.surrogate.fit`). Its intervals are its
-own, calibrated on episodes that neither stage saw. It has no readout of sensors.
+domain. It is trained on the teacher's mean predictions, which are free at any input, as the teacher
+was on recorded ones (`physai.surrogate.fit`). Its intervals are its own, calibrated on episodes
+that no training saw. It has no readout of sensors.
 
 The teacher is asked at all recorded control periods, and at as many again of which each mixes
 three recorded ones i, j, k drawn at random, with u uniform in (0, `reach`):
@@ -46,7 +46,7 @@ from physai.state import State, minus, plus
 from physai.surrogate.adapt import side_by_side
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
-from physai.surrogate.fit import FitSettings, stages_of, uncalibrated
+from physai.surrogate.fit import FitSettings, stage_of, uncalibrated
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, init_ensemble
 from physai.surrogate.prior import periods
@@ -79,11 +79,6 @@ class DistilSettings:
         learning_rate: peak of the cosine schedule of these steps.
         mixed: mixed control periods at which the teacher is asked, per recorded one.
         reach: share of the way to another recorded state that a mixed one may go.
-        fine_steps: optimiser steps of fine-tuning on recorded flights, rounded up likewise; 0:
-            none, as always where equations are used.
-        fine_batch: windows the student sees in a fine-tuning step.
-        fine_horizon: control periods in a window.
-        fine_rate: initial learning rate of fine-tuning.
         calibrated_horizon: horizons 1 to this get an interval.
         stride: control periods between the windows that calibration cuts from an episode.
     """
@@ -95,23 +90,19 @@ class DistilSettings:
     learning_rate: float = 1e-2
     mixed: int = 1
     reach: float = 0.3
-    fine_steps: int = 0
-    fine_batch: int = 64
-    fine_horizon: int = 25
-    fine_rate: float = 2e-4
     calibrated_horizon: int = 50
     stride: int = 5
 
     def __post_init__(self) -> None:
         """Refuse what cannot be distilled."""
         check_whole(self, "width", "depth", "steps", "batch", least=1)
-        check_whole(self, "fine_batch", "fine_horizon", "calibrated_horizon", "stride", least=1)
-        check_whole(self, "fine_steps", "mixed", least=0)
-        check_number(self, "learning_rate", "fine_rate", above=0.0)
+        check_whole(self, "calibrated_horizon", "stride", least=1)
+        check_whole(self, "mixed", least=0)
+        check_number(self, "learning_rate", above=0.0)
         check_number(self, "reach", least=0.0, most=1.0)
 
     def training(self) -> FitSettings:
-        """Return how the stages of a fit train the student."""
+        """Return how a fit would train the student."""
         own = asdict(self)
         return FitSettings(members=1, **{k: own[k] for k in own if k not in ("mixed", "reach")})
 
@@ -190,7 +181,7 @@ def distil_ensemble(
 
     Args:
         teacher: any surrogate.
-        training: episodes that the teacher is asked about, and that fine-tuning flies.
+        training: episodes that the teacher is asked about.
         calibration: what the intervals are made from.
         settings: how.
         seed: of weights, mixed control periods and batches.
@@ -212,9 +203,9 @@ def distil_ensemble(
         readout=None,
     )
     told = jax.device_get(lessons(teacher, training, settings, seed))
-    stages = stages_of(student, told, training, settings.training())
+    stage = stage_of(student, told, settings.training())
     kept = checkpoints or Checkpoints(None)
-    parameters, losses = train(student.parameters, stages, key, kept, progress)
+    parameters, losses = train(student.parameters, stage, key, kept, progress)
     student = replace(student, parameters=parameters)
     progress("calibrate", 0, 1)
     intervals = calibrate(student, calibration, settings.calibrated_horizon, settings.stride)

@@ -1,12 +1,10 @@
-"""Fit an ensemble to recorded episodes: one-step training, then fine-tuning on its own predictions.
+"""Fit an ensemble to recorded episodes, one control period at a time.
 
-Members are independent: each has its own initial weights and draws its own batches. The second
-stage differentiates through `horizon` autoregressive steps, so that errors that would add up are
-trained away.
+Members are independent: each has its own initial weights and draws its own batches.
 
 References: Chua et al., "Deep reinforcement learning in a handful of trials using probabilistic
 dynamics models", 2018, section 4 (ensembles), arXiv:1805.12114; Jordan et al., "Muon: an optimizer
-for hidden layers in neural networks", 2024. Those of the losses: see `physai.surrogate.train`.
+for hidden layers in neural networks", 2024. Those of the loss: see `physai.surrogate.train`.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.normalise import normalised, normaliser_of, transitions
 from physai.surrogate.pace import paced
 from physai.surrogate.scaling import Calibration
-from physai.surrogate.train import Stage, Windows, autoregressive, one_step, train
+from physai.surrogate.train import Stage, one_step, train
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,9 @@ class FitSettings:
     Attributes:
         members: independent networks in the ensemble.
         width, depth: of each network.
-        steps: optimiser steps of one-step training, rounded up to a multiple of 250.
+        steps: optimiser steps, rounded up to a multiple of 250.
         batch: transitions a member sees in a step.
-        learning_rate: peak of the cosine schedule of one-step training.
-        fine_steps: optimiser steps of fine-tuning on the ensemble's own forecasts, rounded up
-            likewise; 0: none, as always where equations are used.
-        fine_batch: windows a member sees in a fine-tuning step.
-        fine_horizon: control periods in a window.
-        fine_rate: initial learning rate of fine-tuning.
+        learning_rate: peak of the cosine schedule.
         equations: let the smooth rigid-body equations of the model predict what they can, where
             they explain at least 90% of the variance of velocity changes, and learn the rest.
         calibrated_horizon: horizons 1 to this get an interval.
@@ -66,10 +59,6 @@ class FitSettings:
     steps: int = 6_000
     batch: int = 1024
     learning_rate: float = 1e-2
-    fine_steps: int = 0
-    fine_batch: int = 64
-    fine_horizon: int = 25
-    fine_rate: float = 2e-4
     equations: bool = True
     calibrated_horizon: int = 50
     stride: int = 5
@@ -77,9 +66,8 @@ class FitSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be fitted."""
         check_whole(self, "members", "width", "depth", "steps", "batch", least=1)
-        check_whole(self, "fine_batch", "fine_horizon", "calibrated_horizon", "stride", least=1)
-        check_whole(self, "fine_steps", least=0)
-        check_number(self, "learning_rate", "fine_rate", above=0.0)
+        check_whole(self, "calibrated_horizon", "stride", least=1)
+        check_number(self, "learning_rate", above=0.0)
 
 
 def fit_ensemble(
@@ -113,9 +101,9 @@ def fit_ensemble(
     """
     key = jax.random.key(seed)
     surrogate, data = _begun(layout, known, training, calibration, settings, start, key)
-    stages = stages_of(surrogate, data, training, settings)
+    stage = stage_of(surrogate, data, settings)
     parameters, losses = train(
-        surrogate.parameters, stages, key, checkpoints or Checkpoints(None), progress
+        surrogate.parameters, stage, key, checkpoints or Checkpoints(None), progress
     )
     surrogate = replace(surrogate, parameters=parameters)
     progress("calibrate", 0, 1)
@@ -168,34 +156,16 @@ def uncalibrated(layout: Layout) -> Calibration:
     return Calibration(jnp.ones((1, layout.nt)), jnp.full((1, layout.nt), jnp.inf))
 
 
-def stages_of(
-    surrogate: Surrogate,
-    data: tuple[np.ndarray, np.ndarray],
-    training: Episodes,
-    settings: FitSettings,
-) -> tuple[Stage, ...]:
-    """Return one-step training on normalised inputs and targets, and fine-tuning, if any."""
+def stage_of(
+    surrogate: Surrogate, data: tuple[np.ndarray, np.ndarray], settings: FitSettings
+) -> Stage:
+    """Return training on normalised inputs and targets."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, min(200, settings.steps // 2), settings.steps, 1e-5
     )
-    fine_steps = _fine_steps(surrogate.layout, settings)
-    first = Stage("fit", settings.steps, muon(rate), one_step(surrogate, settings.batch), data)
-    if not fine_steps:
-        return (first,)
-    fine_rate = optax.cosine_decay_schedule(settings.fine_rate, fine_steps)
-    objective = autoregressive(surrogate, settings.fine_batch, settings.fine_horizon)
-    windows = Windows(training.states, training.actions, training.disturbances, training.length)
-    return first, Stage("fine-tune", fine_steps, optax.adam(fine_rate), objective, windows)
-
-
-def _fine_steps(layout: Layout, settings: FitSettings) -> int:
-    """Return the steps of fine-tuning; it does not pay where equations say most, and costs most."""
-    return 0 if layout.equations else settings.fine_steps
+    return Stage("fit", settings.steps, muon(rate), one_step(surrogate, settings.batch), data)
 
 
 def devices_of(surrogate: Surrogate, settings: FitSettings) -> dict[str, Any]:
     """Return which devices the fit of `surrogate` takes here, for its card."""
-    batches = {"fit": settings.batch}
-    if _fine_steps(surrogate.layout, settings):
-        batches["fine-tune"] = settings.fine_batch
-    return record_of(surrogate.members, batches)
+    return record_of(surrogate.members, settings.batch)

@@ -57,7 +57,7 @@ class ForecastSettings:
     shares: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
     repeats: int = 2
     horizon: int = 50
-    fit: FitSettings = FitSettings(steps=3_000, fine_steps=0, calibrated_horizon=1)
+    fit: FitSettings = FitSettings(steps=3_000, calibrated_horizon=1)
 
     def __post_init__(self) -> None:
         """Refuse what gives no forecast."""

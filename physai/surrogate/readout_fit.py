@@ -103,9 +103,9 @@ def fit_readout(
         frames=frames,
         sparse=sparse,
     )
-    stages = (_stage(readout, x[~kept], y[~kept], settings),)
+    stage = _stage(readout, x[~kept], y[~kept], settings)
     kept_state = checkpoints or Checkpoints(None)
-    parameters, losses = train(readout.parameters, stages, key, kept_state, progress)
+    parameters, losses = train(readout.parameters, stage, key, kept_state, progress)
     readout = replace(readout, parameters=parameters)
     if kept.any():
         readout = _shrunk(readout, x[kept], y[kept])
