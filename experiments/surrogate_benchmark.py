@@ -47,6 +47,7 @@ from physai.surrogate.calibration import windows
 from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.model import Surrogate
+from physai.surrogate.pace import STRAYED
 from physai.surrogate.prior import prior
 from physai.surrogate.score import score
 from physai.surrogate.spread import channel_spread, persistence, rms
@@ -59,8 +60,6 @@ PLANTS = (*SMOOTH, "cartpole", *CONTACT)
 TIMED = ("physai", "mbrl", "recurrent")
 HORIZONS = (1, 10, 50)
 STEPS = {"train": 100_000, "calibration": 20_000}
-STRAYED = 100.0
-"""Times the motion: the error of a flight that is farther off, or no number any more."""
 PEERS = Path(__file__).parent / "peers"
 
 

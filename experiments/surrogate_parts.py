@@ -42,6 +42,7 @@ from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import GatedNetwork
+from physai.surrogate.pace import STRAYED
 from physai.surrogate.prior import prior
 from physai.surrogate.score import HORIZONS
 from physai.surrogate.spread import channel_spread, rms
@@ -200,7 +201,7 @@ def errors(surrogate: Surrogate, sets: benchmark.Sets) -> dict[str, Any]:
         true = windows[0]
         scale = channel_spread(joints, true)[:, None]
         error = np.asarray(difference(joints, benchmark.fly(surrogate, windows), true[1:])) / scale
-        most = benchmark.STRAYED
+        most = STRAYED
         error = np.clip(np.nan_to_num(error, nan=most), -most, most)
         error = np.where(np.isnan(scale), np.nan, error)
         by_flight = np.sqrt(np.nanmean(np.square(error), axis=-1))

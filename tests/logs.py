@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from physai.plant import Plant
+from physai.rollout.dataset import Dataset, Episodes
 from physai.rollout.engine import TruePlant
 from physai.rollout.excitation import clip_actions, coloured_noise
 from physai.state import State
@@ -27,6 +29,9 @@ hinge = { column = "omega", unit = "rpm", scale = -1 }
 [action]
 push = { column = "u", unit = "%" }
 """
+BARE = re.sub(r"\[velocity\].*?\n\n", "", CARTPOLE, flags=re.S)
+SWINGS = 1500  # control periods
+ONE = {"duration": SWINGS * 0.01, "calibration": 0.0, "test": 0.0}
 
 
 def fly(plant: Plant, periods: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -74,3 +79,8 @@ def write_csv(path: Path, cells: dict[str, np.ndarray]) -> Path:
     lines += [",".join("" if np.isnan(x) else repr(float(x)) for x in row) for row in rows]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def whole(dataset: Dataset) -> Episodes:
+    """The only episode of a dataset that a whole log went into."""
+    return dataset.episodes("train")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from physai.plant import Plant
+from physai.plant import Channel, Plant
 from physai.rollout.trial import TOLERANCE, Trial
 from physai.state import State
 
@@ -69,33 +69,54 @@ class _Match(NamedTuple):
     turn: np.ndarray
 
 
-class _Rest(NamedTuple):
-    """A model at rest, and a body's children by its number."""
+class _Motion(NamedTuple):
+    """A model at rest and a motion of the world about a centre, under which it is looked at again.
+
+    Attributes:
+        model, data: at rest.
+        children, joints: of every body, by its number.
+        world: turns or mirrors the axes `[3, 3]`.
+        centre: the place that stays, m.
+    """
 
     model: mujoco.MjModel
     data: mujoco.MjData
     children: list[list[int]]
     joints: list[range]
+    world: np.ndarray
+    centre: np.ndarray
+
+    def off(self, place: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return how far the motion takes a place from another one `[3]`."""
+        return self.world @ (place - self.centre) - (other - self.centre)
 
 
 def find_images(trial: Trial) -> tuple[Image, ...]:
     """Return the images of a plant, the identity not among them, as flown by `trial`."""
-    plant = trial.plant
+    model = trial.plant.model
     state = trial.states[len(trial.states) // 2]
     state = state.replace(act=np.zeros_like(state.act))  # its own image, whatever that is
-    channels = range(plant.nu + plant.nw)
-    effects = [trial.pushed(state, channel) for channel in channels]
-    found: list[Image] = []
-    for world, matches in _candidates(plant.model):
-        qpos, qvel = _of_states(plant.model, world, matches)
-        image = Image(_entries(qpos), _entries(qvel), (), (), ())
-        image = _driven(trial, state, image, effects)
-        if image is None or _is_identity(image) or image in found:
+    effects: list[np.ndarray] = []
+    tried = [(_entries(np.eye(model.nq)), _entries(np.eye(model.nv)))]
+    found = []
+    for world, matches in _candidates(model):
+        qpos, qvel = (_entries(matrix) for matrix in _of_states(model, world, matches))
+        if (qpos, qvel) in tried:  # as is a planar machine seen from its other side
             continue
-        moved = [mapped(m, x) for m, x in _drives(trial, image)]
+        tried.append((qpos, qvel))
+        effects = effects or _effects(trial, state)
+        image = _driven(trial, state, Image(qpos, qvel, (), (), ()), effects)
+        if image is None:
+            continue
+        moved = mapped(image.disturbances, trial.disturbances), mapped(image.actions, trial.actions)
         if trial.worst(lambda now, _, image=image: image.state(now), *moved) < TOLERANCE:
             found.append(image)
     return tuple(found)
+
+
+def _effects(trial: Trial, state: State) -> list[np.ndarray]:
+    """Return what a push of each channel does."""
+    return [trial.pushed(state, c) for c in range(trial.plant.nu + trial.plant.nw)]
 
 
 def mapped(entries: Entries, values: np.ndarray) -> np.ndarray:
@@ -107,18 +128,9 @@ def mapped(entries: Entries, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _drives(trial: Trial, image: Image) -> tuple[tuple[Entries, np.ndarray], ...]:
-    return (image.disturbances, trial.disturbances), (image.actions, trial.actions)
-
-
 def _entries(matrix: np.ndarray) -> Entries:
     matrix = np.where(np.abs(matrix) < NEAR, 0.0, matrix)
     return tuple((int(i), int(j), float(matrix[i, j])) for i, j in np.argwhere(matrix))
-
-
-def _is_identity(image: Image) -> bool:
-    parts = (image.qpos, image.qvel, image.act, image.actions, image.disturbances)
-    return all(row == column and factor == 1.0 for part in parts for row, column, factor in part)
 
 
 def _candidates(model: mujoco.MjModel) -> Iterator[tuple[np.ndarray, list[_Match]]]:
@@ -134,23 +146,21 @@ def _candidates(model: mujoco.MjModel) -> Iterator[tuple[np.ndarray, list[_Match
     ]
     if np.any(model.jnt_type == mujoco.mjtJoint.mjJNT_BALL):
         return
-    rest = _Rest(model, data, children, joints)
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     centre = data.xpos[model.jnt_bodyid[free[0]]] if len(free) else np.zeros(3)
     for order in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
             world = np.diag(signs)[:, list(order)]
             if np.allclose(world @ model.opt.gravity, model.opt.gravity):
-                matchings = _matchings(rest, world, centre, 0, 0)
-                yield from ((world, matches) for matches in islice(matchings, MATCHINGS))
+                motion = _Motion(model, data, children, joints, world, centre)
+                matchings = islice(_matchings(motion, 0, 0), MATCHINGS)
+                yield from ((world, matches) for matches in matchings)
 
 
-def _matchings(
-    rest: _Rest, world: np.ndarray, centre: np.ndarray, body: int, onto: int
-) -> Iterator[list[_Match]]:
+def _matchings(motion: _Motion, body: int, onto: int) -> Iterator[list[_Match]]:
     """Yield the ways in which the subtree of a body takes the place of another's."""
-    own = _joints_of(rest, world, centre, body, onto)
-    below, places = rest.children[body], rest.children[onto]
+    own = _joints_of(motion, body, onto)
+    below, places = motion.children[body], motion.children[onto]
     if own is None or len(below) != len(places):
         return
 
@@ -160,26 +170,24 @@ def _matchings(
             return
         for place in free:
             remaining = [other for other in free if other != place]
-            for first in _matchings(rest, world, centre, left[0], place):
+            for first in _matchings(motion, left[0], place):
                 yield from (first + later for later in others(left[1:], remaining))
 
     yield from (own + matches for matches in others(below, places))
 
 
-def _joints_of(
-    rest: _Rest, world: np.ndarray, centre: np.ndarray, body: int, onto: int
-) -> list[_Match] | None:
+def _joints_of(motion: _Motion, body: int, onto: int) -> list[_Match] | None:
     """Return how the joints of a body take the places of another's, None where they cannot."""
-    model, data = rest.model, rest.data
-    moved = world @ (data.xipos[body] - centre) - (data.xipos[onto] - centre)
+    model, data = motion.model, motion.data
+    off = motion.off(data.xipos[body], data.xipos[onto])
     lighter = abs(model.body_mass[body] - model.body_mass[onto])
-    if body and (np.abs(moved).max() > NEAR or lighter > NEAR * model.body_mass[onto]):
+    if body and (np.abs(off).max() > NEAR or lighter > NEAR * model.body_mass[onto]):
         return None
-    if len(rest.joints[body]) != len(rest.joints[onto]):
+    if len(motion.joints[body]) != len(motion.joints[onto]):
         return None
-    found, left = [], list(rest.joints[onto])
-    for joint in rest.joints[body]:
-        fitting = (_joint(rest, world, centre, joint, other) for other in left)
+    found, left = [], list(motion.joints[onto])
+    for joint in motion.joints[body]:
+        fitting = (_joint(motion, joint, other) for other in left)
         match = next((match for match in fitting if match is not None), None)
         if match is None:
             return None
@@ -188,10 +196,9 @@ def _joints_of(
     return found
 
 
-def _joint(
-    rest: _Rest, world: np.ndarray, centre: np.ndarray, joint: int, onto: int
-) -> _Match | None:
-    model, data = rest.model, rest.data
+def _joint(motion: _Motion, joint: int, onto: int) -> _Match | None:
+    """Return how a joint takes the place of another, None where it cannot."""
+    model, data, world = motion.model, motion.data, motion.world
     kind = model.jnt_type[joint]
     if kind != model.jnt_type[onto]:
         return None
@@ -202,7 +209,7 @@ def _joint(
     hinge = kind == mujoco.mjtJoint.mjJNT_HINGE
     axis = world @ data.xaxis[joint] * (np.linalg.det(world) if hinge else 1.0)
     sign = np.sign(axis @ data.xaxis[onto])
-    off = world @ (data.xanchor[joint] - centre) - (data.xanchor[onto] - centre)
+    off = motion.off(data.xanchor[joint], data.xanchor[onto])
     off -= (off @ data.xaxis[onto]) * data.xaxis[onto]
     away = max(np.abs(axis - sign * data.xaxis[onto]).max(), np.abs(off).max() if hinge else 0.0)
     return None if away > NEAR else _Match(joint, onto, sign)
@@ -246,7 +253,7 @@ def _driven(trial: Trial, state: State, image: Image, effects: list[np.ndarray])
     plant = trial.plant
     moved = image.state(state)
     channels, trim = (*plant.actions, *plant.disturbances), [*plant.trim, *np.zeros(plant.nw)]
-    reached = [trial.pushed(moved, channel) for channel in range(len(channels))]
+    reached = _effects(trial, moved)
     free, entries = list(range(len(channels))), []
     for channel, effect in enumerate(effects):
         wanted = mapped(image.qvel, effect)
@@ -272,7 +279,7 @@ def _driven(trial: Trial, state: State, image: Image, effects: list[np.ndarray])
     return Image(image.qpos, image.qvel, act, actions, tuple(shifted))
 
 
-def _ranges_match(channel, other, sign: int) -> bool:
+def _ranges_match(channel: Channel, other: Channel, sign: int) -> bool:
     ends = sorted((sign * channel.low, sign * channel.high))
     return bool(np.allclose(ends, (other.low, other.high)))
 
