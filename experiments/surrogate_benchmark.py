@@ -41,7 +41,6 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset, Episodes, open_dataset
 from physai.rollout.excitation import Excitation
 from physai.state import State, difference
-from physai.surrogate.augment import with_images
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import windows
 from physai.surrogate.features import layout_of
@@ -123,7 +122,6 @@ class Sets:
         plant: the plant.
         seed: of the episodes.
         training, validation: episodes, cut to exactly the control steps that are given.
-        images: of the plant in itself.
         test, beyond: windows of episodes: states `[H+1, n]`, actions and disturbances `[H, n]`.
         folders: of the dataset of the first three, and of the last.
     """
@@ -145,7 +143,6 @@ class Sets:
         beyond = self._collect(settings, "beyond", only, few)
         self.folders = {"dataset": str(data.folder), "beyond": str(beyond.folder)}
         self.layout = layout_of(plant, data.symmetry)
-        self.images = data.symmetry.images
         self.training, self.validation = cut(data, few)
         self.test, self.beyond = (
             windows(d.episodes("test"), max(HORIZONS), 5) for d in (data, beyond)
@@ -320,7 +317,6 @@ def train(folder: Path) -> None:
     data = open_dataset(job["dataset"], plant)
     layout = layout_of(plant, data.symmetry)
     training, calibration = cut(data, job["few"])
-    training = with_images(training, data.symmetry.images)
     settings = FitSettings(**job.get("settings", {}))
     fitting = partial(fit_all, plant, layout, training, calibration, seed=job["seed"])
     planned = plan(fitting, settings, job["budget"])

@@ -32,11 +32,9 @@ import tyro
 from flax import nnx
 
 from physai.plant import load_plant
-from physai.rollout.images import Image
 from physai.state import difference
 from physai.surrogate import fit, train
-from physai.surrogate.augment import with_images
-from physai.surrogate.bounds import MARGIN, fit_bounds, unbounded
+from physai.surrogate.bounds import MARGIN, fit_bounds, recorded, unbounded
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.known import Known
@@ -103,26 +101,26 @@ def variants(
         layout: Layout,
         known: Known | None,
         chosen: FitSettings = chosen,
-        images: tuple[Image, ...] = sets.images,
     ) -> Surrogate:
-        data = with_images(sets.training, images), sets.validation
+        data = sets.training, sets.validation
         return fit_ensemble(layout, *data, chosen, settings.seed, known=known)[0]
 
     whole = fitted(layout, known)
     yield "whole", whole
     yield "without bounds", replace(whole, bounds=unbounded(layout.nv))
+    seen = recorded(layout, known, sets.training)
     for margin in (0.2 * MARGIN, 5.0 * MARGIN):
-        bounds = fit_bounds(layout, known, sets.training, margin)
-        bounds = replace(bounds, pace=whole.bounds.pace)
+        bounds = replace(fit_bounds(layout, *seen, margin), pace=whole.bounds.pace)
         yield f"bounds {margin:g} wider", replace(whole, bounds=bounds)
-    bounds = replace(whole.bounds, pace=jnp.full((), jnp.inf))
-    yield "without a bound on the pace", replace(whole, bounds=bounds)
+    if whole.bounds.pace is not None:
+        bounds = replace(whole.bounds, pace=None)
+        yield "without a bound on the pace", replace(whole, bounds=bounds)
     if layout.limits:
         yield "without joint limits", fitted(replace(layout, limits=()), known)
     if layout.contacts:
         yield "without contacts", fitted(replace(layout, contacts=()), known)
-    if sets.images:
-        yield "without images", fitted(layout, known, images=())
+    if layout.images:
+        yield "without images", fitted(replace(layout, images=()), known)
     with patch.object(GatedNetwork, "__call__", without_linear):
         yield "without linear path", fitted(layout, known)
     with patch.object(train, "log_error", squared):

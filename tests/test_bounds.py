@@ -15,10 +15,19 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Episodes, open_dataset
 from physai.state import Joint, State
 from physai.surrogate.baseline import linear_surrogate
-from physai.surrogate.bounds import MARGIN, Bounds, fit_bounds, slowed, stopped, unbounded
+from physai.surrogate.bounds import (
+    MARGIN,
+    Bounds,
+    Pace,
+    fit_bounds,
+    recorded,
+    slowed,
+    stopped,
+    unbounded,
+)
 from physai.surrogate.calibration import open_loop
 from physai.surrogate.features import Layout, advance, layout_of
-from physai.surrogate.pace import paced
+from physai.surrogate.pace import LEVELS, paced, paces
 from physai.task import load_task
 
 SPRINGS = """
@@ -65,7 +74,8 @@ def step(layout: Layout, bounds: Bounds, before: State, change: float) -> State:
 def test_bounds_are_ranges_of_the_valid_states_a_margin_wider() -> None:
     qpos = np.array([[[-1.0], [3.0], [50.0]]])
     qvel = np.array([[[-2.0], [8.0], [90.0]]])
-    found = fit_bounds(layout_of_one(SLIDE), None, episodes(qpos, qvel, [1]))
+    layout = layout_of_one(SLIDE)
+    found = fit_bounds(layout, *recorded(layout, None, episodes(qpos, qvel, [1])))
     assert found.position_low == pytest.approx(-1.0 - 4.0 * MARGIN)
     assert found.position_high == pytest.approx(3.0 + 4.0 * MARGIN)
     assert found.velocity_low == pytest.approx(-2.0 - 10.0 * MARGIN)
@@ -74,10 +84,10 @@ def test_bounds_are_ranges_of_the_valid_states_a_margin_wider() -> None:
 
 def test_positions_that_the_dynamics_do_not_depend_on_are_free() -> None:
     still, moving = np.zeros((1, 2, 1)), np.ones((1, 2, 1))
-    idle = fit_bounds(layout_of_one(SLIDE, idle=(0,)), None, episodes(still, moving, [1]))
+    idle = fit_bounds(layout_of_one(SLIDE, idle=(0,)), still[0], moving[0])
     assert np.isinf(idle.position_low).all() and np.isinf(idle.position_high).all()
-    rest = np.tile([0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0], (1, 2, 1))
-    flying = fit_bounds(layout_of_one(FREE, "z"), None, episodes(rest, np.zeros((1, 2, 6)), [1]))
+    rest = np.tile([0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0], (2, 1))
+    flying = fit_bounds(layout_of_one(FREE, "z"), rest, np.zeros((2, 6)))
     np.testing.assert_array_equal(np.isfinite(flying.position_high), [0, 0, 1, 0, 0, 0])
 
 
@@ -128,24 +138,27 @@ SLIDES = Layout(
 def test_the_pace_is_mahalanobis_distance() -> None:
     """Two slides that move together, one that stands still; against another implementation."""
     rng = np.random.default_rng(0)
-    together = rng.multivariate_normal([1.0, -2.0], [[4.0, 3.0], [3.0, 9.0]], (1, 4001))
-    qvel = np.concatenate([together, np.full((1, 4001, 1), 0.5)], -1).astype(np.float32)
-    bounds = fit_bounds(SLIDES, None, episodes(np.zeros_like(qvel), qvel, [4000]))
-    inverse = np.linalg.inv(np.cov(qvel[0, :, :2].T))
+    together = rng.multivariate_normal([1.0, -2.0], [[4.0, 3.0], [3.0, 9.0]], 4001)
+    velocities = np.concatenate([together, np.full((4001, 1), 0.5)], -1).astype(np.float32)
+    bounds = paces(velocities)
+    inverse = np.linalg.inv(np.cov(velocities[:, :2].T))
     for velocity in ([1.0, -2.0, 0.5], [5.0, 3.0, 0.5], [5.0, -7.0, 8.0]):
-        away = np.array(velocity[:2]) - qvel[0, :, :2].mean(0)
+        away = np.array(velocity[:2]) - velocities[:, :2].mean(0)
         expected = np.sqrt(away @ inverse @ away / 2.0)
-        assert bounds.pace_of(np.float32(velocity)) == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    whole = np.asarray(bounds.pace_of(qvel[0]))
+        found = bounds[0].of(np.float32(velocity))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    whole = np.asarray(bounds[0].of(velocities))
     assert np.sqrt(np.mean(whole**2)) == pytest.approx(1.0, rel=1e-3)
+    for level, bound in zip(LEVELS, bounds, strict=True):
+        assert np.mean(whole <= float(bound.most)) == pytest.approx(level, abs=1e-3)
 
 
 def test_all_velocities_together_stay_at_their_pace_and_may_come_back() -> None:
-    scale = {"velocity_mean": jnp.ones(3), "velocity_whitening": 0.5 * jnp.eye(3)}
 
     def go(velocity, change, pace):
         targets = jnp.concatenate([jnp.zeros(3), jnp.asarray(change, jnp.float32)])
-        bounds = replace(unbounded(3), pace=jnp.float32(pace), **scale)
+        bound = Pace(jnp.ones(3), 0.5 * jnp.eye(3), jnp.float32(pace))
+        bounds = replace(unbounded(3), pace=bound)
         before = state(np.zeros(3), velocity)
         return advance(SLIDES, before, slowed(SLIDES, bounds, before, targets)).qvel
 
@@ -163,7 +176,8 @@ def test_a_bound_on_the_pace_has_a_gradient_everywhere() -> None:
     layout = layout_of_one(SLIDE)
 
     def reached(change, pace):
-        bounds = replace(unbounded(1), velocity_whitening=jnp.ones((1, 1)), pace=jnp.float32(pace))
+        bound = Pace(jnp.zeros(1), jnp.ones((1, 1)), jnp.float32(pace))
+        bounds = replace(unbounded(1), pace=bound)
         targets = jnp.stack([jnp.zeros(()), change])
         return slowed(layout, bounds, state([0.0], [0.0]), targets)[1]
 
@@ -188,11 +202,12 @@ def test_flights_that_stray_are_held_and_others_are_left_alone(tmp_path: Path) -
         data = open_dataset(tmp_path / plant.name, plant)
         training, calibration = data.episodes("train"), data.episodes("calibration")
         linear = linear_surrogate(layout_of(plant, data.symmetry), None, training)
-        held = paced(linear, training, calibration, 20, 5)
+        velocity = recorded(linear.layout, None, training)[1]
+        held = paced(linear, velocity, calibration, 20, 5)
         errors[plant.name] = [
             np.abs(np.asarray(open_loop(s, calibration, 20, 5, least=20).error[-1])).mean()
             for s in (linear, held)
         ]
-        assert np.isfinite(held.bounds.pace) == (plant.name == "walker2d")
+        assert (held.bounds.pace is not None) == (plant.name == "walker2d")
     assert errors["walker2d"][1] < 0.8 * errors["walker2d"][0]
     assert errors["springs"][1] == errors["springs"][0]

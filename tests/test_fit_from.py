@@ -22,7 +22,7 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.symmetry import Symmetry
 from physai.state import State
 from physai.surrogate.adapt import going_on
-from physai.surrogate.bounds import Bounds
+from physai.surrogate.bounds import Bounds, Pace
 from physai.surrogate.features import inputs
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.inherit import open_start, taken_over
@@ -156,13 +156,11 @@ def apply(spec, design): spec.geom("block").size[0] = design["size"]
 def test_bounds_hold_what_the_data_of_either_held() -> None:
     ends = [jnp.float32(x) for x in ([-1, -3], [1, 2], [-5, -5], [5, 5])]
     more = [jnp.float32(x) for x in ([-2, -2], [0, 4], [-6, -4], [4, 6])]
-    scale = jnp.float32([0, 1]), jnp.float32([[2, 2], [3, 3]])
-    new = Bounds(*ends, jnp.ones(2), jnp.eye(2), jnp.float32(3.0))
-    both = new.around(Bounds(*more, *scale, jnp.float32(4.0)))
-    expected = [[-2, -3], [1, 4], [-6, -5], [5, 6], [0, 1]]
-    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(both)[:5]), expected)
-    np.testing.assert_array_equal(both.velocity_whitening, scale[1])
-    assert jnp.isinf(both.pace)  # chosen again
+    pace = Pace(jnp.ones(2), jnp.eye(2), jnp.float32(3.0))
+    both = Bounds(*ends, pace).around(Bounds(*more, pace))
+    expected = [[-2, -3], [1, 4], [-6, -5], [5, 6]]
+    assert both.pace is None  # chosen again
+    np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(both)), expected)
 
 
 # What is refused

@@ -21,8 +21,8 @@ from physai.rollout.images import Image, find_images, mapped
 from physai.rollout.symmetry import find_symmetries
 from physai.rollout.trial import Trial
 from physai.state import difference
-from physai.surrogate.augment import MOST, with_images
-from physai.surrogate.features import layout_of
+from physai.surrogate.augment import with_images
+from physai.surrogate.features import IMAGES, layout_of
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.prior import periods
 from physai.task import load_task
@@ -154,8 +154,10 @@ def test_a_dataset_keeps_the_images(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "data", plant)
     assert data.symmetry == find_symmetries(plant, task, 0) and len(data.symmetry.images) == 7
     episodes = data.episodes("train")
-    more = with_images(episodes, data.symmetry.images)
-    assert len(more.length) == (1 + MOST) * len(episodes.length)
+    layout = layout_of(plant, data.symmetry)
+    assert layout.images == data.symmetry.images[:IMAGES]
+    more = with_images(episodes, layout.images)
+    assert len(more.length) == (1 + IMAGES) * len(episodes.length)
     assert more.states.qpos.dtype == np.float32
     np.testing.assert_array_equal(more.actions[: len(episodes.length)], episodes.actions)
     assert with_images(episodes, ()).states.qpos.shape == episodes.states.qpos.shape
@@ -193,9 +195,8 @@ def test_an_image_teaches_the_side_that_was_not_flown(one_sided) -> None:
     settings = FitSettings(2, 16, 1, 1500, 64, equations=False, calibrated_horizon=1)
     layout, errors = layout_of(plant, symmetry), []
     before, actions, disturbances, after = periods(left)
-    for images in ((), symmetry.images):
-        training = with_images(right, images)
-        surrogate, _ = fit_ensemble(layout, training, other, settings, 0)
+    for images in ((), layout.images):
+        surrogate, _ = fit_ensemble(replace(layout, images=images), right, other, settings, 0)
         reached = surrogate.step(before, actions, disturbances)
         errors.append(float(np.abs(difference(layout.joints, reached, after)).mean()))
     assert errors[1] < 0.2 * errors[0]

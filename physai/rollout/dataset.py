@@ -88,11 +88,8 @@ class Dataset:
         """Which symmetries the plant was found to have."""
         stored = self.meta["symmetry"]
         found = {key: tuple(stored[key]) for key in ("joints", "turns")}
-        images = [
-            Image(**{part: tuple(map(tuple, entries)) for part, entries in image.items()})
-            for image in stored.get("images", ())  # of data from before images were looked for
-        ]
-        return Symmetry(**{**stored, **found, "images": tuple(images)})
+        images = stored.get("images", ())  # there are none in data of before they were looked for
+        return Symmetry(**{**stored, **found, "images": tuple(map(Image.of, images))})
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

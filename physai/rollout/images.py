@@ -17,10 +17,10 @@ random designs (`physai.rollout.trial`); only what commutes to rounding is an im
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, permutations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -51,6 +51,11 @@ class Image:
     act: Entries
     actions: Entries
     disturbances: Entries
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Image:
+        """Return the image that `dataclasses.asdict` made this of, lists in place of tuples."""
+        return cls(**{part: tuple(map(tuple, entries)) for part, entries in described.items()})
 
     def state(self, state: State) -> State:
         """Return the image of states `[...]`."""

@@ -15,14 +15,11 @@ import numpy as np
 from physai.rollout.dataset import Episodes
 from physai.rollout.images import Image, mapped
 
-MOST = 3
-"""Images that are used, of an ant's seven: data four times as large train for as long."""
-
 
 def with_images(episodes: Episodes, images: Sequence[Image]) -> Episodes:
     """Return episodes, and after them their images, without what sensors read."""
     own = replace(episodes, sensors=None)
-    every = [own, *(_image(own, image) for image in images[:MOST])]
+    every = [own, *(_image(own, image) for image in images)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *every)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.rollout.dataset import Episodes
-from physai.surrogate.bounds import fit_bounds
+from physai.surrogate.bounds import fit_bounds, recorded
 from physai.surrogate.domain import fit_domain
 from physai.surrogate.features import Layout
 from physai.surrogate.fit import uncalibrated
@@ -44,7 +44,7 @@ def linear_surrogate(layout: Layout, known: Known | None, training: Episodes) ->
     return Surrogate(
         parameters={"hidden": {}, "readout": nothing, "linear": {"kernel": linear}},
         normaliser=normaliser,
-        bounds=fit_bounds(layout, known, training),
+        bounds=fit_bounds(layout, *recorded(layout, known, training)),
         calibration=uncalibrated(layout),
         domain=fit_domain(np.asarray(x), np.asarray(x), training.length),
         layout=layout,

@@ -5,9 +5,9 @@ through the limit that the true one never passed, and open loop the error soon h
 position that would leave its range by more than `MARGIN` of its width therefore stays there and
 loses its outward velocity, and a velocity stays at its bound. All velocities together are also
 bound, by Mahalanobis's distance from their mean: one joint may turn as fast as it ever did, but not
-all at once and against one another. How closely is chosen by what makes flights err the least
-(`physai.surrogate.pace`). A state that is farther out already is left where it is, and may come
-back.
+all at once and against one another. Whether, and how closely, is chosen by what makes flights err
+the least (`physai.surrogate.pace`). A state that is farther out already is left where it is, and
+may come back.
 """
 
 from __future__ import annotations
@@ -27,8 +27,34 @@ from physai.surrogate.prior import centred
 
 MARGIN = 0.1
 """Share of a range's width (experiments/results/surrogate_parts.csv)."""
-RIGID = 1e-6
-"""Variance, where each velocity's own is 1, below which velocities are tied to one another."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pace:
+    """Bound on all body-frame velocities together.
+
+    Attributes:
+        mean: `[nv]`, of the training data, m/s or rad/s.
+        whitening: `[nv, nv]`; takes distances from the mean to a length of 1, in the root mean
+            square over the training data.
+        most: of that length.
+    """
+
+    mean: jax.Array
+    whitening: jax.Array
+    most: jax.Array
+
+    def of(self, velocity: Array) -> jax.Array:
+        """Return how far velocities `[..., nv]` are from their mean `[...]`."""
+        away = (velocity - self.mean) @ self.whitening
+        return jnp.sqrt(jnp.sum(jnp.square(away), axis=-1) + 1e-12)
+
+    def held(self, velocity: jax.Array, reached: jax.Array) -> jax.Array:
+        """Return what is reached from a velocity `[..., nv]`, or of it what the bound lets pass."""
+        most = jnp.maximum(self.most, self.of(velocity))
+        share = (1.0 / jnp.maximum(1.0, self.of(reached) / most))[..., None]
+        return jnp.where(share < 1.0, self.mean + share * (reached - self.mean), reached)
 
 
 @jax.tree_util.register_dataclass
@@ -39,49 +65,42 @@ class Bounds:
     Attributes:
         position_low, position_high: `[nv]`, m or rad.
         velocity_low, velocity_high: `[nv]`, m/s or rad/s.
-        velocity_mean: `[nv]`, of the training data, likewise.
-        velocity_whitening: `[nv, nv]`; takes distances from the mean to a length of 1, in the root
-            mean square over the training data.
-        pace: bound on the pace, which `pace_of` tells (infinite: none).
+        pace: of all velocities together (None: unbound).
     """
 
     position_low: jax.Array
     position_high: jax.Array
     velocity_low: jax.Array
     velocity_high: jax.Array
-    velocity_mean: jax.Array
-    velocity_whitening: jax.Array
-    pace: jax.Array
+    pace: Pace | None = None
 
     def around(self, other: Bounds) -> Bounds:
-        """Return the narrowest bounds that hold both, without a pace; its scale is the other's."""
+        """Return the narrowest bounds that hold both, without one on the pace."""
         return Bounds(
             jnp.minimum(self.position_low, other.position_low),
             jnp.maximum(self.position_high, other.position_high),
             jnp.minimum(self.velocity_low, other.velocity_low),
             jnp.maximum(self.velocity_high, other.velocity_high),
-            other.velocity_mean,
-            other.velocity_whitening,
-            jnp.full((), jnp.inf),
         )
-
-    def pace_of(self, velocity: Array) -> jax.Array:
-        """Return how far body-frame velocities `[..., nv]` are from their mean `[...]`."""
-        away = (velocity - self.velocity_mean) @ self.velocity_whitening
-        return jnp.sqrt(jnp.sum(jnp.square(away), axis=-1) + 1e-12)
 
 
 def fit_bounds(
-    layout: Layout, known: Known | None, training: Episodes, margin: float = MARGIN
+    layout: Layout, qpos: np.ndarray, velocity: np.ndarray, margin: float = MARGIN
 ) -> Bounds:
-    """Return the ranges of the training states, a margin of their width wider at both ends."""
-    qpos, velocity = recorded(layout, known, training)
+    """Return the ranges of what was recorded, a margin of their width wider at both ends.
+
+    Args:
+        layout: which positions have a range.
+        qpos: positions `[n, nq]`.
+        velocity: in the body frame `[n, nv]`, both as `recorded` returns them.
+        margin: share of the width.
+    """
     qpos_index, qvel_index = _indices(layout)
     low, high = np.full(layout.nv, -np.inf), np.full(layout.nv, np.inf)
     low[qvel_index], high[qvel_index] = _wider(qpos[:, qpos_index], margin)
     ends = (low, high, *_wider(velocity, margin))
-    scale = velocity.mean(0), _whitening(velocity), np.inf
-    return Bounds(*(jnp.asarray(number, jnp.float32) for number in (*ends, *scale)))
+    low, high, slowest, fastest = (jnp.asarray(end, jnp.float32) for end in ends)
+    return Bounds(low, high, slowest, fastest)
 
 
 def recorded(
@@ -100,8 +119,7 @@ def recorded(
 def unbounded(nv: int) -> Bounds:
     """Return bounds that hold nothing back."""
     wide = jnp.full(nv, jnp.inf)
-    scale = jnp.zeros(nv), jnp.zeros((nv, nv)), jnp.full((), jnp.inf)
-    return Bounds(-wide, wide, -wide, wide, *scale)
+    return Bounds(-wide, wide, -wide, wide)
 
 
 def slowed(layout: Layout, bounds: Bounds, state: State, targets: jax.Array) -> jax.Array:
@@ -110,11 +128,9 @@ def slowed(layout: Layout, bounds: Bounds, state: State, targets: jax.Array) -> 
     residual, change, lag = jnp.split(targets, [layout.nv, 2 * layout.nv], axis=-1)
     low = jnp.minimum(bounds.velocity_low - velocity, 0.0)
     high = jnp.maximum(bounds.velocity_high - velocity, 0.0)
-    reached = velocity + jnp.clip(change, low, high)
-    most = jnp.maximum(bounds.pace, bounds.pace_of(velocity))
-    share = 1.0 / jnp.maximum(1.0, bounds.pace_of(reached) / most)
-    held = bounds.velocity_mean + share[..., None] * (reached - bounds.velocity_mean)
-    change = jnp.where(share[..., None] < 1.0, held, reached) - velocity
+    change = jnp.clip(change, low, high)
+    if bounds.pace is not None:
+        change = bounds.pace.held(velocity, velocity + change) - velocity
     return jnp.concatenate([residual, change, lag], axis=-1)
 
 
@@ -138,17 +154,6 @@ def stopped(layout: Layout, bounds: Bounds, before: State, after: State) -> Stat
 def _indices(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     indices = np.array(layout.positions, int).reshape(-1, 2)
     return indices[:, 0], indices[:, 1]
-
-
-def _whitening(velocity: np.ndarray) -> np.ndarray:
-    """Return `[nv, nv]`, without the directions in which nothing moves."""
-    spread = velocity.std(0, dtype=float)
-    moves = spread > 0.0
-    each = np.where(moves, 1.0 / np.where(moves, spread, 1.0), 0.0)
-    share, along = np.linalg.eigh(np.atleast_2d(np.cov(velocity.T)) * np.outer(each, each))
-    kept = share > RIGID
-    scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, share, 1.0)), 0.0)
-    return each[:, None] * along * scale / np.sqrt(max(kept.sum(), 1))
 
 
 def _wider(values: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:

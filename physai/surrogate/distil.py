@@ -83,13 +83,13 @@ class DistilSettings:
         stride: control periods between the windows that calibration cuts from an episode.
     """
 
-    width: int = 64
+    width: int = 96
     depth: int = 2
-    steps: int = 18_000
+    steps: int = 24_000
     batch: int = 1024
     learning_rate: float = 1e-2
     mixed: int = 1
-    reach: float = 0.3
+    reach: float = 0.1
     calibrated_horizon: int = 50
     stride: int = 5
 

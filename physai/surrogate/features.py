@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.plant import Channel, Plant
+from physai.rollout.images import Image
 from physai.rollout.symmetry import Symmetry
 from physai.state import (
     POSITION_WIDTH,
@@ -49,6 +50,9 @@ from physai.surrogate.balls import Contact
 from physai.surrogate.centre import Translation
 from physai.surrogate.ground import approach
 from physai.surrogate.known import Known
+
+IMAGES = 3
+"""Images that are used at most, of an ant's seven: data four times as large train for as long."""
 
 
 class Limit(NamedTuple):
@@ -81,6 +85,7 @@ class Layout:
         centred: translations of roots, in whose place those of mass centres are predicted.
         equations: the targets are what the model's equations leave.
         contacts: balls and planes whose distance is an input.
+        images: of the machine in itself, which training data are also seen in.
     """
 
     joints: tuple[Joint, ...]
@@ -103,6 +108,7 @@ class Layout:
     centred: tuple[Translation, ...] = ()
     equations: bool = False
     contacts: tuple[Contact, ...] = ()
+    images: tuple[Image, ...] = ()
 
     @property
     def nt(self) -> int:
@@ -152,6 +158,7 @@ def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
             for i, j in enumerate(plant.joints)
             if model.jnt_limited[i] and j.kind in ("hinge", "slide")
         ),
+        images=symmetry.images[:IMAGES],
     )
 
 

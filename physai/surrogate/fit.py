@@ -21,7 +21,8 @@ from optax.contrib import muon
 from physai.progress import Progress, silent
 from physai.rollout.dataset import Episodes
 from physai.settings import check_number, check_whole
-from physai.surrogate.bounds import fit_bounds
+from physai.surrogate.augment import with_images
+from physai.surrogate.bounds import fit_bounds, recorded
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.devices import record_of
@@ -85,7 +86,7 @@ def fit_ensemble(
 
     Args:
         layout: from `layout_of`.
-        training: what gradients see.
+        training: what gradients see, and the images that the layout names of it.
         calibration: what the intervals, the domain's edge and the bound on the pace are made from.
         settings: how.
         seed: of weights and batches.
@@ -100,7 +101,8 @@ def fit_ensemble(
         relative squared error of each 250 steps.
     """
     key = jax.random.key(seed)
-    surrogate, data = _begun(layout, known, training, calibration, settings, start, key)
+    training = with_images(training, layout.images)
+    surrogate, velocity, data = _begun(layout, known, training, calibration, settings, start, key)
     stage = stage_of(surrogate, data, settings)
     parameters, losses = train(
         surrogate.parameters, stage, key, checkpoints or Checkpoints(None), progress
@@ -108,7 +110,7 @@ def fit_ensemble(
     surrogate = replace(surrogate, parameters=parameters)
     progress("calibrate", 0, 1)
     flown = settings.calibrated_horizon, settings.stride
-    surrogate = paced(surrogate, training, calibration, *flown)
+    surrogate = paced(surrogate, velocity, calibration, *flown)
     intervals = calibrate(surrogate, calibration, *flown)
     progress("calibrate", 1, 1)
     return replace(surrogate, calibration=intervals), losses
@@ -122,11 +124,12 @@ def _begun(
     settings: FitSettings,
     start: Surrogate | None,
     key: jax.Array,
-) -> tuple[Surrogate, tuple[np.ndarray, np.ndarray]]:
-    """Return the surrogate before training, and normalised inputs and targets to train on."""
+) -> tuple[Surrogate, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Return the surrogate before training, recorded velocities, normalised inputs and targets."""
     x, y = transitions(layout, training, known)
     normaliser = normaliser_of(layout, known, training, x, y)
-    bounds = fit_bounds(layout, known, training)
+    qpos, velocity = recorded(layout, known, training)
+    bounds = fit_bounds(layout, qpos, velocity)
     if start is None:
         architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
         parameters = init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0))
@@ -148,7 +151,7 @@ def _begun(
         architecture=architecture,
         known=known,
     )
-    return surrogate, jax.device_get(normalised(normaliser, x, y))
+    return surrogate, velocity, jax.device_get(normalised(normaliser, x, y))
 
 
 def uncalibrated(layout: Layout) -> Calibration:

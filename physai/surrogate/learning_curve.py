@@ -25,7 +25,6 @@ from physai.provenance import (
 from physai.provenance.storage import plain
 from physai.rollout.dataset import Dataset, Episodes
 from physai.settings import check_whole
-from physai.surrogate.augment import with_images
 from physai.surrogate.calibration import open_loop
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
@@ -165,7 +164,7 @@ def _points(
             checkpoints = Checkpoints(place, job)
             one, _ = fit_ensemble(
                 layout,
-                with_images(part, data[0].symmetry.images),
+                part,
                 calibration,
                 settings.fit,
                 seed + repeat,

@@ -154,6 +154,7 @@ def seen_layout(
         heading_invariant=heading,
         idle=tuple(i for i in layout.idle if not trial.depends(shifting([i], trial.shifts))),
         turns=tuple(i for i in layout.turns if not trial.depends(shifting([i], whole))),
+        images=(),  # which say nothing of sensors
     )
 
 

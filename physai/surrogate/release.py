@@ -29,7 +29,6 @@ from physai.rollout.store import Split
 from physai.rollout.symmetry import Symmetry
 from physai.surrogate.adapt import FORMAT as ADAPTED_FORMAT
 from physai.surrogate.adapt import going_on, side_by_side
-from physai.surrogate.augment import with_images
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.features import layout_of
@@ -91,7 +90,7 @@ def fit(
     identity = identity_of(settings, seed, inputs)
     kept = folder.with_name(f"{folder.name}.training")
     checkpoints = Checkpoints(kept, identity)
-    job = _Job(plant, symmetry, with_images(training, symmetry.images), calibration, settings, seed)
+    job = _Job(plant, symmetry, training, calibration, settings, seed)
     if begin is None:
         done, beside = _fresh(job, checkpoints, progress), None
     else:

@@ -17,9 +17,10 @@ from safetensors.numpy import save as save_tensors
 from physai.errors import InputError
 from physai.plant import Plant
 from physai.provenance import atomic_write, read_json, write_json
+from physai.rollout.images import Image
 from physai.state import Joint
 from physai.surrogate.balls import Contact
-from physai.surrogate.bounds import unbounded
+from physai.surrogate.bounds import Bounds, Pace, unbounded
 from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
 from physai.surrogate.features import Layout, Limit, input_channels
@@ -30,7 +31,7 @@ from physai.surrogate.readout import Frame, SensorReadout
 from physai.surrogate.scaling import Calibration, Normaliser
 
 WEIGHTS, CARD = "surrogate.safetensors", "surrogate.json"
-FORMAT = "physai.surrogate/5"
+FORMAT = "physai.surrogate/6"
 
 
 def save_surrogate(
@@ -58,6 +59,7 @@ def save_surrogate(
         "equations": None if known is None else known.description(),
         "calibrated_horizon": int(surrogate.calibration.floor.shape[0]),
         "prototypes": len(surrogate.domain.prototypes),
+        "pace_bound": surrogate.bounds.pace is not None,
         "inputs": domain,
         "predicts": [{"name": c.name, "unit": c.unit} for c in plant.state_channels],
         **about,
@@ -142,6 +144,7 @@ def _layout(described: Mapping[str, Any]) -> Layout:
         Contact(name, body, ball, (x, y, z), height)
         for name, body, ball, (x, y, z), height in raw["contacts"]
     )
+    raw["images"] = tuple(map(Image.of, raw["images"]))
     raw["friction"] = tuple((i, speed) for i, speed in raw["friction"])
     return Layout(**raw)
 
@@ -157,7 +160,7 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
         return Surrogate(
             init_ensemble(architecture, card["members"], jax.random.key(0)),
             _no_scales(architecture),
-            unbounded(layout.nv),
+            _blank_bounds(layout.nv, card["pace_bound"]),
             Calibration(jnp.zeros((horizon, nt)), jnp.zeros((horizon, nt))),
             Domain(
                 **vectors,
@@ -172,6 +175,11 @@ def _blank(card: Mapping[str, Any]) -> Surrogate:
         )
 
     return jax.eval_shape(blank)
+
+
+def _blank_bounds(nv: int, paced: bool) -> Bounds:
+    pace = Pace(jnp.zeros(nv), jnp.zeros((nv, nv)), jnp.zeros(()))
+    return dataclasses.replace(unbounded(nv), pace=pace if paced else None)
 
 
 def _no_scales(architecture: Architecture) -> Normaliser:
