@@ -34,7 +34,7 @@ from physai.plant import Plant, load_plant
 from physai.report.inspection import untrained
 from physai.rollout.dataset import Dataset, open_dataset
 from physai.surrogate.domain import Domain, fit_domain
-from physai.surrogate.features import inputs, layout_of
+from physai.surrogate.features import layout_of
 from physai.surrogate.guard import (
     Periods,
     area,
@@ -45,6 +45,7 @@ from physai.surrogate.guard import (
     rates,
     scores_of,
 )
+from physai.surrogate.inputs import inputs
 from physai.surrogate.prior import prior
 
 FAR = 0.1

@@ -9,7 +9,8 @@ from physai.plant import Plant
 from physai.rollout.symmetry import Symmetry
 from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import input_channels, layout_of
+from physai.surrogate.features import layout_of
+from physai.surrogate.inputs import input_channels
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
 from physai.surrogate.scaling import Calibration, Normaliser

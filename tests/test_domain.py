@@ -16,7 +16,6 @@ from physai.plant import load_plant
 from physai.rollout.dataset import Episodes
 from physai.state import State
 from physai.surrogate.domain import EDGE, Domain, fit_domain
-from physai.surrogate.features import inputs
 from physai.surrogate.guard import (
     area,
     channels,
@@ -27,6 +26,7 @@ from physai.surrogate.guard import (
     ranges_of,
     rates,
 )
+from physai.surrogate.inputs import inputs
 
 ARM = load_plant("arm")
 

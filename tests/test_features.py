@@ -15,14 +15,8 @@ from physai.plant import Plant, load_plant
 from physai.rollout.dataset import Episodes
 from physai.rollout.symmetry import Symmetry
 from physai.state import Joint, State, difference, quaternion_from_axis_angle, quaternion_multiply
-from physai.surrogate.features import (
-    Layout,
-    advance,
-    input_channels,
-    inputs,
-    layout_of,
-    targets,
-)
+from physai.surrogate.features import Layout, advance, layout_of, targets
+from physai.surrogate.inputs import input_channels, inputs
 from physai.surrogate.normalise import rounding
 from physai.task import load_task
 

@@ -23,9 +23,9 @@ from physai.rollout.symmetry import Symmetry
 from physai.state import State
 from physai.surrogate.adapt import going_on
 from physai.surrogate.bounds import Bounds, Pace
-from physai.surrogate.features import inputs
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.inherit import open_start, taken_over
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Normaliser, Surrogate
 from physai.surrogate.release import fit

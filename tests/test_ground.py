@@ -14,8 +14,9 @@ from physai.plant import Plant, load_plant
 from physai.rollout.symmetry import Symmetry
 from physai.state import State, quaternion_from_axis_angle, quaternion_multiply
 from physai.surrogate.balls import contacts_of
-from physai.surrogate.features import input_channels, inputs, layout_of
+from physai.surrogate.features import layout_of
 from physai.surrogate.ground import approach, touched
+from physai.surrogate.inputs import input_channels, inputs
 from physai.surrogate.known import known_dynamics
 
 LEG = """
@@ -69,7 +70,7 @@ def test_distances_are_those_of_mujocos_collisions(name: str, request: Any) -> N
     plant = request.getfixturevalue("leg") if name == "leg" else load_plant(name)
     contacts, known = contacts_of(plant), known_dynamics(plant)
     state, all_ = posed(plant, 0)
-    found = np.asarray(approach(known, contacts, state).distance)
+    found = np.asarray(approach(known, contacts, state).distance).T
     model, compared = plant.model, 0
     plane = model.geom("floor").id
     for row, data in zip(found, all_, strict=True):
@@ -108,9 +109,9 @@ def test_rates_and_slides_are_the_motion_of_material_points(name: str, request: 
             jacobian = np.zeros((3, plant.model.nv))
             mujoco.mj_jac(plant.model, data, jacobian, None, point, body)
             velocity, normal = jacobian @ data.qvel, np.array(contact.normal)
-            assert float(found.rate[i, k]) == pytest.approx(velocity @ normal, abs=1e-4)
+            assert float(found.rate[k, i]) == pytest.approx(velocity @ normal, abs=1e-4)
             along = velocity - (velocity @ normal) * normal
-            assert np.allclose(found.slide[i, k], along, atol=1e-4)
+            assert np.allclose(found.slide[k, :, i], along, atol=1e-4)
 
 
 def test_contacts_are_those_that_may_touch(leg: Plant) -> None:
@@ -151,6 +152,6 @@ def test_inputs_turn_with_the_heading_on_level_ground() -> None:
     names = [channel.name for channel in input_channels(layout, plant)]
     assert len(names) == x.shape[1]
     depth = names.index(f"{layout.contacts[0].name}.depth")
-    distance = np.asarray(approach(known, layout.contacts, state).distance)
+    distance = np.asarray(approach(known, layout.contacts, state).distance).T
     assert np.allclose(x[:, depth], np.maximum(0.0, -distance[:, 0]), atol=1e-6)
     assert (x[:, depth : depth + len(layout.contacts)] > 0.0).any()

@@ -23,7 +23,7 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.engine import TruePlant
 from physai.state import State
-from physai.surrogate.features import input_channels
+from physai.surrogate.inputs import input_channels
 from physai.surrogate.model import Surrogate
 from physai.task import load_task
 

@@ -19,9 +19,7 @@ from physai.state import State, difference
 from physai.surrogate.baseline import linear_surrogate
 from physai.surrogate.calibration import conformal_quantile
 from physai.surrogate.checkpoint import Checkpoints
-from physai.surrogate.features import (
-    layout_of,
-)
+from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, apply_member, init_ensemble

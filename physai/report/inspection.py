@@ -19,8 +19,9 @@ from physai.rollout.symmetry import Symmetry, find_symmetries
 from physai.surrogate.balls import contacts_of
 from physai.surrogate.bounds import unbounded
 from physai.surrogate.domain import fit_domain
-from physai.surrogate.features import input_channels, layout_of
+from physai.surrogate.features import layout_of
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.inputs import input_channels
 from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from physai.rollout.dataset import Episodes
-from physai.state import Array, State
+from physai.state import Array, State, components, last, picked, replaced
 from physai.surrogate.features import Layout, to_body
 from physai.surrogate.known import Known
 from physai.surrogate.prior import centred
@@ -136,18 +136,20 @@ def slowed(layout: Layout, bounds: Bounds, state: State, targets: jax.Array) -> 
 
 def stopped(layout: Layout, bounds: Bounds, before: State, after: State) -> State:
     """Return the state `[...]` that follows `before`, its positions within bounds."""
-    qpos_index, qvel_index = _indices(layout)
-    if not len(qpos_index):
+    if not layout.positions:
         return after
-    at, reached = before.qpos[..., qpos_index], after.qpos[..., qpos_index]
-    low = jnp.minimum(bounds.position_low[qvel_index], at)
-    high = jnp.maximum(bounds.position_high[qvel_index], at)
-    rate = after.qvel[..., qvel_index]
+    places, rates = zip(*layout.positions, strict=True)
+    qpos, qvel = components(after.qpos), components(after.qvel)
+    at, reached = (picked(rows, places) for rows in (components(before.qpos), qpos))
+    rate = picked(qvel, rates)
+    ends = (bounds.position_low, bounds.position_high)
+    low, high = (picked(end, rates).reshape(-1, *[1] * (at.ndim - 1)) for end in ends)
+    low, high = jnp.minimum(low, at), jnp.maximum(high, at)
     rate = jnp.where(reached < low, jnp.maximum(rate, 0.0), rate)
     rate = jnp.where(reached > high, jnp.minimum(rate, 0.0), rate)
     return after.replace(
-        qpos=after.qpos.at[..., qpos_index].set(jnp.clip(reached, low, high)),
-        qvel=after.qvel.at[..., qvel_index].set(rate),
+        qpos=last(replaced(qpos, places, jnp.clip(reached, low, high))),
+        qvel=last(replaced(qvel, rates, rate)),
     )
 
 

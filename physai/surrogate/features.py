@@ -1,4 +1,4 @@
-"""What a surrogate sees and predicts: body-frame inputs, tangent-space targets.
+"""What a surrogate predicts, and of what it is made: the layout of a machine, and targets.
 
 For one control period h the network predicts, per degree of freedom, the change of velocity and the
 residual of a trapezoidal position update, both in the body frame of a free joint,
@@ -9,16 +9,8 @@ and the change of every activation. R is the attitude at the start of the period
 translation and the identity for all other degrees of freedom. Positions therefore follow from
 predicted velocities, and a small learned correction.
 
-A joint limit pushes only from where it is reached, a kink that a smooth network needs many units
-for. Of a limit at distance d (negative: exceeded) and rate d', inputs are therefore how far it is
-exceeded, and how far it would be at the end of the period if nothing held the joint back,
-
-    max(0, -d),      max(0, -(d + h d'))
-
-with the sign of the force that answers; of a contact with the ground the like
-(`physai.surrogate.ground`). Where the layout has centred translations, the states in
-the targets are centred ones: there the root's translation is that of its mass centre
-(`physai.surrogate.centre`).
+Where the layout has centred translations, the states in the targets are centred ones: there the
+root's translation is that of its mass centre (`physai.surrogate.centre`).
 
 Which invariances hold is not assumed: `physai.rollout.symmetry` tests them on the true plant.
 """
@@ -32,24 +24,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from physai.plant import Channel, Plant
+from physai.plant import Plant
 from physai.rollout.images import Image
 from physai.rollout.symmetry import Symmetry
 from physai.state import (
-    POSITION_WIDTH,
-    VELOCITY_WIDTH,
     Array,
     Joint,
     State,
+    components,
+    last,
     minus,
     plus,
+    replaced,
     rotate,
     rotate_inverse,
 )
 from physai.surrogate.balls import Contact
 from physai.surrogate.centre import Translation
-from physai.surrogate.ground import approach
-from physai.surrogate.known import Known
 
 IMAGES = 3
 """Images that are used at most, of an ant's seven: data four times as large train for as long."""
@@ -162,125 +153,6 @@ def layout_of(plant: Plant, symmetry: Symmetry) -> Layout:
     )
 
 
-def input_channels(layout: Layout, plant: Plant) -> tuple[Channel, ...]:
-    """Return name, unit and (unbounded) range of every input, in the order of `inputs`."""
-    names: list[tuple[str, str]] = []
-    for joint in layout.joints:
-        if joint.kind == "free":
-            names += [(f"{joint.name}.{axis}", "m") for axis in layout.position_axes]
-            names += [(f"{joint.name}.up_{a}", "1") for a in "xyz"]
-            if not layout.heading_invariant:
-                names += [(f"{joint.name}.north_{a}", "1") for a in "xyz"]
-            names += [(f"{joint.name}.body_velocity_{a}", "m/s") for a in "xyz"]
-            names += [(f"{joint.name}.body_rate_{a}", "rad/s") for a in "xyz"]
-        elif joint.kind == "ball":
-            names += [(f"{joint.name}.q{a}", "1") for a in "wxyz"]
-            names += [(f"{joint.name}.rate_{a}", "rad/s") for a in "xyz"]
-        elif joint.qpos_index in layout.idle:
-            names += [(f"{joint.name}.rate", "rad/s" if joint.kind == "hinge" else "m/s")]
-        elif joint.kind == "hinge":
-            names += [(f"{joint.name}.cos", "1"), (f"{joint.name}.sin", "1")]
-            if joint.qpos_index not in layout.turns:
-                names += [(f"{joint.name}.position", "rad")]
-            names += [(f"{joint.name}.rate", "rad/s")]
-        else:
-            names += [(f"{joint.name}.position", "m"), (f"{joint.name}.rate", "m/s")]
-    rates = plant.state_channels[layout.nv : 2 * layout.nv]
-    names += [(f"{rates[i].name}.sliding", "1") for i, _ in layout.friction]
-    of = {j.qvel_index: (j.name, "rad" if j.kind == "hinge" else "m") for j in layout.joints}
-    for suffix in ("beyond_limit", "beyond_limit_ahead"):
-        found = (of[limit.qvel_index] for limit in layout.limits)
-        names += [(f"{name}.{suffix}", unit) for name, unit in found]
-    for suffix in ("depth", "depth_ahead"):
-        names += [(f"{c.name}.{suffix}", "m") for c in layout.contacts]
-    axes = ("x", "y", "z") if any(j.kind == "free" for j in layout.joints) else ("1", "2")
-    names += [(f"{c.name}.slide_{axis}", "m/s") for c in layout.contacts for axis in axes]
-    names += [(c.name, c.unit) for c in plant.state_channels[2 * layout.nv :]]
-    names += [(c.name, c.unit) for c in (*plant.actions, *plant.disturbances)]
-    names += [(f"design.{v.name}", "1") for v in plant.design]
-    return tuple(Channel(n, u, -jnp.inf, jnp.inf) for n, u in names)
-
-
-def inputs(
-    layout: Layout, known: Known | None, state: State, action: Array, disturbance: Array
-) -> jax.Array:
-    """Return the network's raw inputs `[..., ni]`, each in its own unit.
-
-    `known` places what touches the ground; where the layout has no contacts it is not looked at.
-    """
-    parts = []
-    body = None
-    for joint in layout.joints:
-        q = state.qpos[..., joint.qpos_index : joint.qpos_index + POSITION_WIDTH[joint.kind]]
-        v = state.qvel[..., joint.qvel_index : joint.qvel_index + VELOCITY_WIDTH[joint.kind]]
-        if joint.kind == "free":
-            attitude = q[..., 3:]
-            body = attitude if body is None else body
-            parts += [q[..., i : i + 1] for i, a in enumerate("xyz") if a in layout.position_axes]
-            axes = (
-                ((0.0, 0.0, 1.0),)
-                if layout.heading_invariant
-                else ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
-            )
-            for axis in axes:
-                world = jnp.broadcast_to(jnp.array(axis), v[..., :3].shape)
-                parts.append(rotate_inverse(attitude, world))
-            parts += [rotate_inverse(attitude, v[..., :3]), v[..., 3:]]
-        elif joint.kind == "ball":
-            parts += [jnp.where(q[..., :1] < 0.0, -q, q), v]
-        elif joint.qpos_index in layout.idle:
-            parts += [v]
-        elif joint.kind == "hinge":
-            parts += [jnp.cos(q), jnp.sin(q)]
-            parts += [v] if joint.qpos_index in layout.turns else [q, v]
-        else:
-            parts += [q, v]
-    parts += [jnp.tanh(state.qvel[..., i : i + 1] / speed) for i, speed in layout.friction]
-    parts += _beyond(layout, state)
-    parts += _touching(layout, known, state, body)
-    parts += [state.act, action, _body_frame(layout, disturbance, body)]
-    low, high = jnp.array(layout.design_low), jnp.array(layout.design_high)
-    parts.append(2.0 * (state.design - low) / (high - low) - 1.0)
-    return jnp.concatenate([jnp.asarray(p) for p in parts], axis=-1)
-
-
-def _beyond(layout: Layout, state: State) -> list[jax.Array]:
-    """Return how far limits are exceeded, now and at the end of the period `[..., n]` each."""
-    if not layout.limits:
-        return []
-    qpos_index, qvel_index, low, high = (np.array(a) for a in zip(*layout.limits, strict=True))
-    position, rate = (
-        jnp.asarray(x)[..., i] for x, i in ((state.qpos, qpos_index), (state.qvel, qvel_index))
-    )
-    ends = (position, position + layout.control_period * rate)
-    return [jax.nn.relu(low - end) - jax.nn.relu(end - high) for end in ends]
-
-
-def _touching(
-    layout: Layout, known: Known | None, state: State, attitude: Array | None
-) -> list[jax.Array]:
-    """Return how deep balls are in planes, now and at the end of the period, and how they slide."""
-    if not layout.contacts:
-        return []
-    if known is None:
-        raise ValueError("contacts are inputs: the equations that place them are missing")
-    found = approach(known, layout.contacts, state)
-    ends = (found.distance, found.distance + layout.control_period * found.rate)
-    if attitude is None:
-        slide = jnp.einsum("...nk,ntk->...nt", found.slide, _tangents(layout))
-    else:
-        slide = rotate_inverse(attitude[..., None, :], found.slide)
-    return [*(jax.nn.relu(-end) for end in ends), slide.reshape(*slide.shape[:-2], -1)]
-
-
-def _tangents(layout: Layout) -> np.ndarray:
-    """Return two directions along the plane of each contact `[n, 2, 3]`, x and y where it lies."""
-    normals = np.array([contact.normal for contact in layout.contacts])
-    first = np.cross([0.0, 1.0, 0.0], normals) + 1e-9 * np.array([1.0, 0.0, 0.0])
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    return np.stack([first, np.cross(normals, first)], 1).astype(np.float32)
-
-
 def targets(layout: Layout, state: State, after: State) -> jax.Array:
     """Return what the network has to predict `[..., 2 nv + na]` for one observed control period."""
     velocity = to_body(layout, state.qpos, state.qvel)
@@ -320,25 +192,14 @@ def _vectors(plant: Plant) -> tuple[tuple[int, int, int], ...]:
     return tuple((a, b, c) for a, b, c in groups.values())
 
 
-def _body_frame(layout: Layout, disturbance: Array, attitude: Array | None) -> Array:
-    if attitude is None:
-        return disturbance
-    disturbance = jnp.asarray(disturbance)
-    for triple in layout.vectors:
-        index = jnp.array(triple)
-        turned = rotate_inverse(attitude, disturbance[..., index])
-        disturbance = disturbance.at[..., index].set(turned)
-    return disturbance
-
-
 def _turn_translation(layout: Layout, qpos: Array, tangent: Array, turn) -> jax.Array:
-    tangent = jnp.asarray(tangent)
+    q, rows = components(qpos), components(tangent)
     for joint in layout.joints:
         if joint.kind == "free":
             i, j = joint.qvel_index, joint.qpos_index
-            turned = turn(qpos[..., j + 3 : j + 7], tangent[..., i : i + 3])
-            tangent = tangent.at[..., i : i + 3].set(turned)
-    return tangent
+            turned = turn(last(q[j + 3 : j + 7]), last(rows[i : i + 3]))
+            rows = replaced(rows, range(i, i + 3), components(turned))
+    return last(rows)
 
 
 def to_body(layout: Layout, qpos: Array, tangent: Array) -> jax.Array:

@@ -24,7 +24,7 @@ from physai.surrogate.balls import Contact
 from physai.surrogate.frames import frames
 from physai.surrogate.known import Known
 from physai.surrogate.rigid import ready
-from physai.surrogate.rows import Rows, cross, dot, pick, plus, scaled, split, total, turned
+from physai.surrogate.rows import cross, dot, pick, plus, scaled, split, total, turned
 from physai.surrogate.tree import dofs_of
 
 TOUCHED = 1e-3
@@ -35,9 +35,9 @@ class Approach(NamedTuple):
     """How balls come near planes.
 
     Attributes:
-        distance: `[..., n]`, m, negative inside the plane.
-        rate: of the distance `[..., n]`, m/s.
-        slide: velocity along the plane, in the world's frame `[..., n, 3]`, m/s.
+        distance: `[n, ...]`, m, negative inside the plane.
+        rate: of the distance `[n, ...]`, m/s.
+        slide: velocity along the plane, in the world's frame `[n, 3, ...]`, m/s.
     """
 
     distance: jax.Array
@@ -49,7 +49,7 @@ def touched(known: Known, contacts: tuple[Contact, ...], states: State) -> tuple
     """Return the contacts that at least `TOUCHED` of the states `[n]` are in."""
     if not contacts:
         return ()
-    reached = jnp.mean(_distance(known, contacts, states) < 0.0, axis=0)
+    reached = jnp.mean(_distance(known, contacts, states) < 0.0, axis=1)
     return tuple(c for c, share in zip(contacts, reached.tolist(), strict=True) if share >= TOUCHED)
 
 
@@ -59,7 +59,7 @@ def _distance(known: Known, contacts: tuple[Contact, ...], states: State) -> jax
 
 
 def approach(known: Known, contacts: tuple[Contact, ...], state: State) -> Approach:
-    """Return how balls come near planes in states `[...]`."""
+    """Return how balls come near planes in states `[...]`, which come last in what is returned."""
     qpos, qvel = jnp.asarray(state.qpos), jnp.asarray(state.qvel)
     lead, tree = qvel.shape[:-1], known.tree
     numbers = ready(tree, known.at(state.design))
@@ -77,12 +77,6 @@ def approach(known: Known, contacts: tuple[Contact, ...], state: State) -> Appro
     height = jnp.array([[c.height] for c in contacts])
     rate = dot(normal, velocity)
     along = (x - rate * n for x, n in zip(velocity, normal, strict=True))
-
-    def first(rows: Rows) -> jax.Array:
-        return rows.T.reshape(*lead, len(contacts))
-
-    return Approach(
-        first(dot(normal, above) - height - radius),
-        first(rate),
-        jnp.stack([first(x) for x in along], -1),
-    )
+    distance = dot(normal, above) - height - radius
+    rows = (distance, rate, jnp.stack(tuple(along), axis=1))
+    return Approach(*(x.reshape(*x.shape[:-1], *lead) for x in rows))

@@ -19,7 +19,8 @@ from scipy.stats import mannwhitneyu
 from physai.rollout.dataset import Episodes
 from physai.state import State
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, inputs
+from physai.surrogate.features import Layout
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.prior import periods

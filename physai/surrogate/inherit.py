@@ -22,7 +22,8 @@ from physai.rollout.symmetry import Symmetry
 from physai.surrogate.balls import contacts_of
 from physai.surrogate.centre import translations
 from physai.surrogate.domain import rounding
-from physai.surrogate.features import Layout, input_channels, layout_of
+from physai.surrogate.features import Layout, layout_of
+from physai.surrogate.inputs import input_channels
 from physai.surrogate.known import known_dynamics
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Parameters

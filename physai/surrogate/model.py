@@ -13,7 +13,8 @@ from physai.errors import InputError
 from physai.state import Array, State, difference
 from physai.surrogate.bounds import Bounds, slowed, stopped
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, advance, inputs
+from physai.surrogate.features import Layout, advance
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 from physai.surrogate.prior import centred, told, uncentred
@@ -140,7 +141,9 @@ class Surrogate:
         self, state: State, action: Array, disturbance: Array | None
     ) -> jax.Array:
         """Return the network's inputs `[..., ni]`, normalised by the training data."""
-        return self.normaliser.inputs(self.raw_inputs(state, action, disturbance))
+        # A barrier: a product with inputs that come components first takes twice as long.
+        raw = self.raw_inputs(state, action, disturbance)
+        return jax.lax.optimization_barrier(self.normaliser.inputs(raw))
 
     def raw_inputs(
         self, state: State, action: Array, disturbance: Array | None = None

@@ -11,7 +11,8 @@ import numpy as np
 
 from physai.rollout.dataset import Episodes
 from physai.state import Array, State
-from physai.surrogate.features import Layout, inputs, targets, velocity_target
+from physai.surrogate.features import Layout, targets, velocity_target
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import Known
 from physai.surrogate.prior import centred, periods
 from physai.surrogate.scaling import TARGET_MARGIN, Normaliser

@@ -33,7 +33,8 @@ from physai.state import (
     rotate,
     rotate_inverse,
 )
-from physai.surrogate.features import Layout, inputs
+from physai.surrogate.features import Layout
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import Known
 from physai.surrogate.network import Architecture, Parameters, apply_ensemble, apply_member
 from physai.surrogate.scaling import Calibration, Normaliser

@@ -31,8 +31,9 @@ from physai.rollout.engine import TruePlant
 from physai.rollout.symmetry import shifting, turned_states, turned_vectors
 from physai.state import State
 from physai.surrogate.checkpoint import Checkpoints
-from physai.surrogate.features import Layout, inputs
+from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings
+from physai.surrogate.inputs import inputs
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import (

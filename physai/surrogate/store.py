@@ -23,7 +23,8 @@ from physai.surrogate.balls import Contact
 from physai.surrogate.bounds import Bounds, Pace, unbounded
 from physai.surrogate.centre import Translation
 from physai.surrogate.domain import Domain
-from physai.surrogate.features import Layout, Limit, input_channels
+from physai.surrogate.features import Layout, Limit
+from physai.surrogate.inputs import input_channels
 from physai.surrogate.known import blank_known
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, init_ensemble
