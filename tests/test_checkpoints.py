@@ -56,7 +56,7 @@ def test_the_chain_holds_but_for_the_dataset_that_is_not_shipped(
 def test_released_weights_are_whole_small_and_of_the_plant_as_it_is(released: Path) -> None:
     plant = load_plant(released.parents[1].name)
     assert load_surrogate(released, plant).members == (1 if released.name == "student" else 4)
-    assert sum(path.stat().st_size for path in released.iterdir()) < 2**20
+    assert sum(path.stat().st_size for path in released.iterdir()) < 3 * 2**20
     links = check_chain(released)
     assert {link.name for link in links if not link.ok} <= {"dataset"}
 
