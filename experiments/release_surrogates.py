@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 from physai.errors import InputError
@@ -72,6 +73,7 @@ def main(settings: Settings) -> int:
             print(f"cannot release {name}: {problem}", file=sys.stderr)
             return 1
         print(release(settings, plant, folder), flush=True)
+        jax.clear_caches()  # every compiled function holds maps of memory, which a process runs out of
     return 0
 
 

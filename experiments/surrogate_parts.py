@@ -88,6 +88,7 @@ def main(settings: Settings) -> None:
             begun = time.monotonic()
         if not settings.smoke:
             table.write(settings.out, rows)
+        jax.clear_caches()  # every compiled function holds maps of memory
 
 
 def variants(

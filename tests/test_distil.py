@@ -41,7 +41,7 @@ def plant(home: Path) -> Plant:
 
 @pytest.fixture(scope="module")
 def dataset(plant: Plant, home: Path) -> Dataset:
-    return episodes_of(plant, home / "data", 60, calibration=128)
+    return episodes_of(plant, home / "data", 60, calibration=512, test=512)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,12 @@ def test_mixed_states_lie_on_the_way_to_others_and_meet_other_actions(teacher: S
     zero = np.zeros((n, 0), np.float32)
     blank = State(values, 2.0 * values, zero, np.zeros(n, np.float32), zero, zero)
     actions, disturbances = rng.normal(size=(n, 1)), zero
-    still, driven, _ = mixed(teacher, (blank, actions, disturbances), 0.0, rng)
-    assert np.allclose(still.qpos, values, atol=1e-6)
+    moved, driven, _ = mixed(teacher, (blank, actions, disturbances), rng)
     assert not np.allclose(driven, actions, atol=1e-6)
     assert np.allclose(np.sort(driven, axis=0), np.sort(actions, axis=0), atol=1e-6)
-    moved, _, _ = mixed(teacher, (blank, actions, disturbances), 1.0, rng)
-    assert not np.allclose(moved.qpos, values, atol=1e-2)
+    gone = np.abs(np.asarray(moved.qpos) - values)
+    assert np.median(gone) < 0.3 < np.max(gone)  # most near a recorded one, some far
+    assert values.min() <= moved.qpos.min() and moved.qpos.max() <= values.max()
     assert np.allclose(moved.qvel, 2.0 * moved.qpos, atol=1e-5)  # on a line, as all of them are
 
 

@@ -6,11 +6,12 @@ was on recorded ones (`physai.surrogate.fit`). Its intervals are its own, calibr
 that no training saw. It has no readout of sensors.
 
 The teacher is asked at all recorded control periods, and at as many again of which each mixes
-three recorded ones i, j, k drawn at random, with u uniform in (0, `reach`):
+three recorded ones i, j, k drawn at random, with u uniform in (0, 1):
 
-    state = s_i (+) u (s_j (-) s_i),      action and disturbance those of k
+    state = s_i (+) u^3 (s_j (-) s_i),      action and disturbance those of k
 
-so that no channel leaves its recorded range, while states meet actions that they never met.
+so that no channel leaves its recorded range, while states meet actions that they never met. Most
+are near a recorded one, where flights go; some are anywhere between, where a flight may stray.
 
 References: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2,
 arXiv:1503.02531; Zhang et al., "mixup: beyond empirical risk minimization", 2018, equation 1 for
@@ -66,6 +67,7 @@ from physai.surrogate.train import train
 
 FORMAT, RECORD = "physai.distilled/1", "distilled.json"
 ASKED = 4096  # inputs that the teacher is asked at once
+NEAR = 3  # power that a uniform share of the way to another state is raised to
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ class DistilSettings:
         batch: control periods the student sees in a step.
         learning_rate: peak of the cosine schedule of these steps.
         mixed: mixed control periods at which the teacher is asked, per recorded one.
-        reach: share of the way to another recorded state that a mixed one may go.
         calibrated_horizon: horizons 1 to this get an interval.
         stride: control periods between the windows that calibration cuts from an episode.
     """
@@ -89,7 +90,6 @@ class DistilSettings:
     batch: int = 1024
     learning_rate: float = 1e-2
     mixed: int = 1
-    reach: float = 0.1
     calibrated_horizon: int = 50
     stride: int = 5
 
@@ -99,12 +99,11 @@ class DistilSettings:
         check_whole(self, "calibrated_horizon", "stride", least=1)
         check_whole(self, "mixed", least=0)
         check_number(self, "learning_rate", above=0.0)
-        check_number(self, "reach", least=0.0, most=1.0)
 
     def training(self) -> FitSettings:
         """Return how a fit would train the student."""
         own = asdict(self)
-        return FitSettings(members=1, **{k: own[k] for k in own if k not in ("mixed", "reach")})
+        return FitSettings(members=1, **{k: own[k] for k in own if k != "mixed"})
 
 
 def distil(
@@ -225,7 +224,7 @@ def lessons(
     parts: list[tuple[State, Any, Any]] = [recorded]
     for number in range(settings.mixed):
         rng = np.random.default_rng((seed, number))
-        parts.append(mixed(teacher, recorded, settings.reach, rng))
+        parts.append(mixed(teacher, recorded, rng))
     limit = teacher.normaliser.target_limit
 
     def ask(period: tuple[State, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -241,7 +240,6 @@ def lessons(
 def mixed(
     teacher: Surrogate,
     recorded: tuple[State, np.ndarray, np.ndarray],
-    reach: float,
     rng: np.random.Generator,
 ) -> tuple[State, jax.Array, jax.Array]:
     """Return as many control periods as were recorded, each mixed of three of them.
@@ -249,12 +247,11 @@ def mixed(
     Args:
         teacher: whose joints these are.
         recorded: states `[N, ...]`, actions `[N, nu]`, disturbances `[N, nw]`.
-        reach: share of the way from one state to another that is gone at most.
         rng: of the draws.
     """
     states, actions, disturbances = recorded
     other, driven = (rng.permutation(len(actions)) for _ in range(2))
-    way = rng.uniform(0.0, reach, (len(actions), 1)).astype(np.float32)
+    way = rng.uniform(0.0, 1.0, (len(actions), 1)).astype(np.float32) ** NEAR
     return (
         _between(teacher, states, states[other], way),
         jnp.asarray(actions[driven]),
