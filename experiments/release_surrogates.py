@@ -73,7 +73,7 @@ def main(settings: Settings) -> int:
             print(f"cannot release {name}: {problem}", file=sys.stderr)
             return 1
         print(release(settings, plant, folder), flush=True)
-        jax.clear_caches()  # every compiled function holds maps of memory, which a process runs out of
+        jax.clear_caches()  # else the process runs out of maps of memory
     return 0
 
 
