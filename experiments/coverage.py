@@ -1,7 +1,7 @@
 """Do the 90% intervals cover 90%, on fresh episodes and on those that the trained policy flies?
 
-For every plant a run with default settings but for its certificates (`physai run`, few flights, no
-rounds) gives surrogate and policy, unless they are there already. Then
+Of every released surrogate, and of the policy that was released with it or else is learned in it
+with default settings:
 
     fresh       the surrogate's own intervals, on episodes of noise with another seed than the fit's
     before      the same intervals, on episodes that the policy flies, noise on top
@@ -11,9 +11,10 @@ at 1, 10 and 50 control periods: coverage, the lowest and the highest coverage o
 mean half width as the nRMSE, and the rank correlation of error with spread. `low` and `high` are a
 95% interval of the coverage, of a bootstrap over the test episodes; `designs` of them are distinct.
 
-    python experiments/coverage.py                                    # minutes a plant
-    python experiments/coverage.py --plants quadrotor --released v1   # a minute: nothing is fitted
-    python experiments/coverage.py --smoke                            # a minute, and no file
+    python experiments/coverage.py              # minutes a plant
+    python experiments/coverage.py --smoke      # a minute, and no file
+
+A plant that has its rows is not done again.
 """
 
 from __future__ import annotations
@@ -29,16 +30,13 @@ import table
 import tyro
 
 from physai.control.controller import batch_controller, policy_controller
-from physai.flow import RunSettings, run
-from physai.learn.learn import load_policy_folder
+from physai.learn.learn import learn_policy, load_policy_folder
 from physai.learn.value_gradient import LearnSettings
 from physai.plant import Plant, load_plant
-from physai.plant.load import plants_folder
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset
 from physai.surrogate.calibration import Flown, open_loop
 from physai.surrogate.coverage import coverage_of, error_spread_correlation
-from physai.surrogate.fit import FitSettings
 from physai.surrogate.guard import periods_of, scores_of
 from physai.surrogate.model import Surrogate
 from physai.surrogate.recalibrate import recalibrate
@@ -54,17 +52,17 @@ class Settings:
     """What to measure."""
 
     plants: tuple[str, ...] = ()
-    """Names of shipped plants (empty: all with a task)."""
-    released: str = ""
-    """Name of a checkpoint to measure, in place of a run."""
+    """Names of plants (empty: all that have such a checkpoint)."""
+    name: str = "v1"
+    """Of the checkpoints."""
     seed: int = 0
-    """Of the run; the fresh episodes have the next one, the policy's the one after."""
+    """Of a policy; the fresh episodes have the next one, the policy's the one after."""
     runs: Path = Path("runs/coverage")
-    """Where runs and datasets are kept."""
+    """Where policies and datasets are kept."""
     out: Path = Path(__file__).parent / "results" / "coverage.csv"
     """The table."""
     smoke: bool = False
-    """One plant, a tiny run, no file."""
+    """One plant, little learning, no file."""
 
 
 def main(settings: Settings) -> None:
@@ -73,33 +71,33 @@ def main(settings: Settings) -> None:
         settings = replace(settings, plants=("cartpole",), runs=settings.runs / "smoke")
     rows = [] if settings.smoke else table.read(settings.out)
     done = {(row["plant"], row["surrogate"], int(row["seed"])) for row in rows}
-    for name in settings.plants or _catalogue():
-        if (name, settings.released or "run", settings.seed) in done:
+    released = sorted(p.parents[1].name for p in CHECKPOINTS.glob(f"*/{settings.name}/surrogate"))
+    for name in settings.plants or released:
+        if (name, settings.name, settings.seed) in done:
             continue
         rows += measure(settings, load_plant(name))
         for row in rows[-3:]:
             print({k: v for k, v in row.items() if k not in table.here()}, flush=True)
         if not settings.smoke:
             table.write(settings.out, rows)
-
-
-def _catalogue() -> list[str]:
-    return sorted(p.name for p in plants_folder().iterdir() if (p / "task.py").is_file())
+        jax.clear_caches()  # else the process runs out of maps of memory
 
 
 def measure(settings: Settings, plant: Plant) -> list[dict[str, Any]]:
     """Return the rows of a plant: fresh, before and after."""
     home = settings.runs / plant.name
-    made = home / "run"
-    if settings.released:
-        made = CHECKPOINTS / plant.name / settings.released
-    elif not (made / "summary.json").is_file():
-        run(plant, made, budget(settings), settings.seed)
-    learned, policy = load_surrogate(made / "surrogate", plant), made / "policy"
+    made = CHECKPOINTS / plant.name / settings.name
+    task, learned = load_task(plant), load_surrogate(made / "surrogate", plant)
+    policy = made / "policy"
+    if not policy.is_dir():
+        policy = home / f"policy-{settings.seed}"
+        learning = LearnSettings(updates=10) if settings.smoke else LearnSettings()
+        if not policy.is_dir():
+            learn_policy(plant, task, made / "surrogate", policy, learning, seed=settings.seed)
     rollout = replace(RolloutSettings(), train=1)
     if settings.smoke:
         rollout = replace(rollout, calibration=32, test=32)
-    task, name = load_task(plant), settings.released or "run"
+    name = settings.name
     fresh = collect(
         plant, task, home / f"fresh-{settings.seed}", replace(rollout, calibration=0),
         settings.seed + 1,
@@ -122,19 +120,6 @@ def measure(settings: Settings, plant: Plant) -> list[dict[str, Any]]:
         }
         for kind, surrogate, data in judged
     ]
-
-
-def budget(settings: Settings) -> RunSettings:
-    """Return the settings of the run: the defaults, but for what has no part in the question."""
-    if not settings.smoke:
-        return RunSettings(flights=20, rounds=0)
-    return RunSettings(
-        rollout=RolloutSettings(train=64, calibration=32, test=32),
-        fit=FitSettings(members=2, steps=250),
-        learn=LearnSettings(updates=10),
-        flights=4,
-        rounds=0,
-    )
 
 
 def worth(surrogate: Surrogate, data: Dataset) -> dict[str, Any]:

@@ -4,7 +4,7 @@ For every checkpoint with a student, `physai bench` of the ensemble and of the s
 in turn with bare `mujoco.batch` on all cores, and beside each speed the error after 1, 10 and 50
 control periods from its report card. A row a model.
 
-    python experiments/speed.py                  # half a minute a plant
+    python experiments/speed.py                  # a minute a plant
     python experiments/speed.py --smoke          # one plant, short, no file
 """
 
@@ -36,7 +36,7 @@ class Settings:
     """Of the checkpoints."""
     checkpoints: Path = Path(__file__).parents[1] / "checkpoints"
     """Where they are."""
-    batch: int = 1024
+    batch: int = 8192
     """Machines side by side."""
     repeats: int = 5
     """Timed runs a row."""

@@ -1,7 +1,7 @@
 """What does each part of the fit give, taken away from the whole?
 
-For every plant the same data and settings, one part changed: the loss, joint limits and contacts as
-inputs, the images of the machine, the network's linear path, batch and width, and the bounds on
+For every plant the same data and settings, one part changed: the loss, the model's equations where
+they are used, joint limits and contacts as inputs, the images of the machine, the network's linear path, batch and width, and the bounds on
 what may be predicted (of one and the same weights). One part is added that the fit does not have,
 running means of the weights. Where designs vary, the same number of episodes is also collected with
 64 designs a shard. Then open-loop errors on held-out episodes, and on a second set that was shaken
@@ -95,7 +95,7 @@ def variants(
     settings: Settings, where: benchmark.Settings, sets: benchmark.Sets
 ) -> Iterator[tuple[str, Surrogate]]:
     """Fit what is compared, one after the other."""
-    layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=False)
+    layout, known, _ = prior(sets.plant, sets.layout, sets.training, equations=True)
     chosen = FitSettings(members=settings.members, steps=settings.steps)
 
     def fitted(
@@ -116,6 +116,9 @@ def variants(
     if whole.bounds.pace is not None:
         bounds = replace(whole.bounds, pace=None)
         yield "without a bound on the pace", replace(whole, bounds=bounds)
+    if layout.equations:
+        less = prior(sets.plant, sets.layout, sets.training, equations=False)[:2]
+        yield "without equations", fitted(*less)
     if layout.limits:
         yield "without joint limits", fitted(replace(layout, limits=()), known)
     if layout.contacts:
