@@ -1,11 +1,12 @@
 """What does each part of the fit give, taken away from the whole?
 
 For every plant the same data and settings, one part changed: the loss, the model's equations where
-they are used, joint limits and contacts as inputs, the images of the machine, the network's linear path, batch and width, and the bounds on
-what may be predicted (of one and the same weights). One part is added that the fit does not have,
-running means of the weights. Where designs vary, the same number of episodes is also collected with
-64 designs a shard. Then open-loop errors on held-out episodes, and on a second set that was shaken
-twice as hard. A flight whose error exceeds 100 times the motion counts as that.
+they are used, joint limits and contacts as inputs, the images of the machine, the network's linear
+path, batch and width, and the bounds on what may be predicted (of one and the same weights). One
+part is added that the fit does not have, running means of the weights. Where designs vary, the same
+number of episodes is also collected with 64 designs a shard. Then open-loop errors on held-out
+episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds 100 times
+the motion counts as that.
 
     python experiments/surrogate_parts.py --plants hopper     # some minutes each
     python experiments/surrogate_parts.py --smoke             # seconds, and no file
