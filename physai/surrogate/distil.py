@@ -1,9 +1,9 @@
 """Distil a fitted ensemble into one small network that is fast.
 
-The student is a surrogate of one member that shares its teacher's layout, scales, bounds and
-domain. It is trained on the teacher's mean predictions, which are free at any input, as the teacher
-was on recorded ones (`physai.surrogate.fit`). Its intervals are its own, calibrated on episodes
-that no training saw. It has no readout of sensors.
+The student is a surrogate of one member that shares its teacher's layout, scales, domain and
+bounds, but for that on its pace, which is its own. It is trained on the teacher's mean predictions,
+which are free at any input, as the teacher was on recorded ones (`physai.surrogate.fit`). Its
+intervals are its own, calibrated on episodes that no training saw. It has no readout of sensors.
 
 The teacher is asked at all recorded control periods, and at as many again of which each mixes
 three recorded ones i, j, k drawn at random, with u uniform in (0, 1):
@@ -45,11 +45,13 @@ from physai.rollout.dataset import Dataset, Episodes
 from physai.settings import check_number, check_whole
 from physai.state import State, minus, plus
 from physai.surrogate.adapt import side_by_side
+from physai.surrogate.bounds import recorded
 from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.fit import FitSettings, stage_of, uncalibrated
 from physai.surrogate.model import Surrogate
 from physai.surrogate.network import Architecture, apply_ensemble, init_ensemble
+from physai.surrogate.pace import paced
 from physai.surrogate.prior import periods
 from physai.surrogate.release import (
     CURVE,
@@ -198,6 +200,7 @@ def distil_ensemble(
         teacher,
         parameters=init_ensemble(architecture, 1, jax.random.fold_in(key, 0)),
         architecture=architecture,
+        bounds=replace(teacher.bounds, pace=None),
         calibration=uncalibrated(teacher.layout),
         readout=None,
     )
@@ -207,7 +210,10 @@ def distil_ensemble(
     parameters, losses = train(student.parameters, stage, key, kept, progress)
     student = replace(student, parameters=parameters)
     progress("calibrate", 0, 1)
-    intervals = calibrate(student, calibration, settings.calibrated_horizon, settings.stride)
+    flown = settings.calibrated_horizon, settings.stride
+    velocity = recorded(student.layout, student.known, training)[1]
+    student = paced(student, velocity, calibration, *flown)
+    intervals = calibrate(student, calibration, *flown)
     progress("calibrate", 1, 1)
     return replace(student, calibration=intervals), losses
 
