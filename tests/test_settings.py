@@ -39,7 +39,6 @@ POSITIVE = {
     StudySettings: ("coverage", "pass_rate"),
 }
 SHARES = {
-    DistilSettings: ("reach",),
     Conditions: ("design_spread", "delayed", "upset"),
     Excitation: ("delayed",),
     LearnSettings: ("trace",),
