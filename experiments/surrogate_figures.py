@@ -21,7 +21,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from surrogate_benchmark import HORIZONS, PLANTS, SMOOTH
+from surrogate_benchmark import CONTACT, HORIZONS, PLANTS
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = {
@@ -33,6 +33,8 @@ COLOURS = {
 }
 LINES = {"": ":", "60.0": "--", "600.0": "-"}
 """By seconds of training; without any where nothing is trained."""
+IN_CONTACT = "#c8501e"
+"""Of machines that walk, beside the blue of all others."""
 MOST = 100.0
 """Of the motion: flights farther off count as that."""
 STYLE: dict[Any, Any] = {
@@ -122,13 +124,14 @@ def speeds(rows: list[dict[str, Any]]) -> Figure:
             [float(pair[model][key]) for model in ("ensemble", "student")]
             for key in ("ratio", "nrmse_50")
         )
-        colour = COLOURS["physai" if plant in SMOOTH else "mbrl"]
+        colour = IN_CONTACT if plant in CONTACT else COLOURS["physai"]
         axes.plot(x, y, color=colour, lw=1.0)
         axes.plot(x[0], y[0], "o", color=colour, mfc="white", ms=5)
         axes.plot(x[1], y[1], "o", color=colour, ms=5)
         axes.annotate(plant, (x[1], y[1]), xytext=(5, 3), textcoords="offset points")
     axes.axvline(1.0, color="#444444", lw=1.0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("control periods a second, in terms of mujoco.batch on all cores")
     axes.set_ylabel("nRMSE after 50 periods")
     _log(axes)
@@ -137,7 +140,9 @@ def speeds(rows: list[dict[str, Any]]) -> Figure:
         Line2D([], [], ls="", marker="o", color="#444444", mfc=face, label=name)
         for name, face in marks
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    kinds = ((COLOURS["physai"], "smooth"), (IN_CONTACT, "in contact with the ground"))
+    handles += [Line2D([], [], color=colour, label=name) for colour, name in kinds]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
 
 
