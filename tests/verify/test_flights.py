@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from pushed_cart import MASS, PERIOD, STEPS, TASK, TRIM, damper, pushed_cart, ramp, stateless
+from pushed_cart import MASS, PERIOD, STEPS, TASK, TRIM, damper, ramp, stateless
 
 from physai.control.controller import BatchController
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
+from physai.plant import Plant
 from physai.state import State
-from physai.task import Task, load_task
+from physai.task import Task
 from physai.verify import (
     DISTURBED,
     ScenarioSettings,
@@ -20,21 +20,6 @@ from physai.verify import (
     fly,
     judge,
 )
-
-
-@pytest.fixture(scope="module")
-def cart(tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    return pushed_cart(tmp_path_factory.mktemp("cart"))
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Plant:
-    return load_plant("quadrotor")
-
-
-@pytest.fixture(scope="module")
-def quadrotor_task(quadrotor: Plant) -> Task:
-    return load_task(quadrotor)
 
 
 @pytest.mark.parametrize("delay", [0, 1, 3, STEPS + 5])

@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from rails import (
     SMALL,
     Counting,
-    Machine,
     cart,
-    collected,
 )
 
 from physai.errors import InputError
@@ -24,11 +21,6 @@ from physai.provenance import sha256_folder
 from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import open_dataset
 from physai.rollout.store import only_writer
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Machine, Path]:
-    return collected(tmp_path_factory.mktemp("small"))
 
 
 class Stop(Exception):

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import pytest
 from rails import (
-    Machine,
     cart,
     puck,
-    quadrotor_machine,
 )
 
 from physai.plant import load_plant
 from physai.rollout.symmetry import TOLERANCE, find_symmetries
 from physai.task import load_task
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Machine:
-    return quadrotor_machine()
 
 
 def test_quadrotor_is_invariant_to_rounding(quadrotor):

@@ -6,10 +6,8 @@ import mujoco
 import numpy as np
 import pytest
 from rails import (
-    Machine,
     cart,
     puck,
-    quadrotor_machine,
     step_alone,
 )
 
@@ -17,11 +15,6 @@ from physai.errors import InputError
 from physai.plant import Plant
 from physai.rollout.engine import TruePlant
 from physai.state import State
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Machine:
-    return quadrotor_machine()
 
 
 def random_state(plant: Plant, n: int, rng: np.random.Generator) -> State:

@@ -7,15 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from controllers import geometric_controller
-from pushed_cart import SMALL, TASK, damper, pushed_cart, stateless
+from pushed_cart import SMALL, TASK, damper, stateless
 
 from physai.control.controller import BatchController, batch_controller, policy_controller
 from physai.control.policy import init_policy
 from physai.errors import InputError
 from physai.offscreen import find_backend
-from physai.plant import Plant, load_plant
-from physai.task import Task, load_task
+from physai.plant import Plant
+from physai.task import Task
 from physai.verify import (
     DISTURBED,
     NOMINAL,
@@ -29,26 +28,6 @@ from physai.verify import (
     render,
     replay,
 )
-
-
-@pytest.fixture(scope="module")
-def cart(tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    return pushed_cart(tmp_path_factory.mktemp("cart"))
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Plant:
-    return load_plant("quadrotor")
-
-
-@pytest.fixture(scope="module")
-def quadrotor_task(quadrotor: Plant) -> Task:
-    return load_task(quadrotor)
-
-
-@pytest.fixture(scope="module")
-def pilot(quadrotor: Plant) -> BatchController:
-    return batch_controller(geometric_controller(quadrotor))
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from controllers import geometric_controller
 from pushed_cart import (
     SMALL,
     TASK,
     damper,
     holder,
-    pushed_cart,
     stateless,
 )
 
-from physai.control.controller import BatchController, batch_controller
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
+from physai.plant import Plant
 from physai.provenance import check_chain, is_complete, read_manifest, sha256_source
-from physai.task import Task, load_task
+from physai.task import Task
 from physai.verify import (
     VerifySettings,
     certify,
@@ -32,26 +29,6 @@ from physai.verify import (
     load_certificate,
     load_flight,
 )
-
-
-@pytest.fixture(scope="module")
-def cart(tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    return pushed_cart(tmp_path_factory.mktemp("cart"))
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Plant:
-    return load_plant("quadrotor")
-
-
-@pytest.fixture(scope="module")
-def quadrotor_task(quadrotor: Plant) -> Task:
-    return load_task(quadrotor)
-
-
-@pytest.fixture(scope="module")
-def pilot(quadrotor: Plant) -> BatchController:
-    return batch_controller(geometric_controller(quadrotor))
 
 
 def test_a_controller_that_always_passes(cart: Plant, tmp_path: Any) -> None:
@@ -136,7 +113,7 @@ certify(plant, t.TASK, BatchController(lambda n: 0, step), sys.argv[2], settings
 
 
 def test_a_killed_verification_leaves_nothing_that_counts(cart: Plant, tmp_path: Any) -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, cart.folder, tmp_path / "c"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},

@@ -7,23 +7,12 @@ import numpy as np
 import pytest
 from pushed_cart import PERIOD, STEPS, TASK
 
-from physai.plant import Plant, load_plant
 from physai.state import State
-from physai.task import Requirement, Task, load_task
+from physai.task import Requirement, Task
 from physai.verify import (
     Flights,
     judge,
 )
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Plant:
-    return load_plant("quadrotor")
-
-
-@pytest.fixture(scope="module")
-def quadrotor_task(quadrotor: Plant) -> Task:
-    return load_task(quadrotor)
 
 
 def _drifting(distances: list[float]) -> Flights:

@@ -6,9 +6,7 @@ import jax
 import numpy as np
 import pytest
 from rails import (
-    Machine,
     cart,
-    quadrotor_machine,
 )
 
 from physai.errors import InputError
@@ -19,11 +17,6 @@ from physai.rollout.excitation import (
     draw_starts,
     shake,
 )
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Machine:
-    return quadrotor_machine()
 
 
 def test_coloured_noise_is_its_recursion():

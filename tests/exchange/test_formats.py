@@ -23,17 +23,7 @@ from physai.rollout.collect import RolloutSettings, collect
 from physai.rollout.dataset import Dataset, open_dataset
 from physai.rollout.store import SPLITS
 from physai.surrogate.store import load_surrogate
-from physai.task import Task, load_task
-
-
-@pytest.fixture(scope="module")
-def plant() -> Plant:
-    return load_plant("cartpole")
-
-
-@pytest.fixture(scope="module")
-def task(plant: Plant) -> Task:
-    return load_task(plant)
+from physai.task import load_task
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,7 @@ import zarr
 from rails import (
     SMALL,
     Counting,
-    Machine,
     cart,
-    collected,
     puck,
     step_alone,
 )
@@ -31,11 +28,6 @@ from physai.rollout.excitation import (
     Excitation,
 )
 from physai.task import load_task
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Machine, Path]:
-    return collected(tmp_path_factory.mktemp("small"))
 
 
 def test_every_episode_replays_from_what_is_stored(small):

@@ -15,18 +15,12 @@ from rails import (
     SMALL,
     Machine,
     cart,
-    collected,
 )
 
 from physai.errors import InputError
 from physai.provenance import write_manifest
 from physai.rollout.collect import collect
 from physai.rollout.dataset import open_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Machine, Path]:
-    return collected(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from pushed_cart import NOISE, PERIOD, PUSH_STD, PUSH_TIME, STEPS, TASK, damper, pushed_cart
+from pushed_cart import NOISE, PERIOD, PUSH_STD, PUSH_TIME, STEPS, TASK, damper
 
 from physai.errors import InputError
-from physai.plant import Plant, load_plant
-from physai.task import Task, load_task
+from physai.plant import Plant
 from physai.verify import (
     DISTURBED,
     NOMINAL,
@@ -18,21 +17,6 @@ from physai.verify import (
     draw_scenarios,
     fly,
 )
-
-
-@pytest.fixture(scope="module")
-def cart(tmp_path_factory: pytest.TempPathFactory) -> Plant:
-    return pushed_cart(tmp_path_factory.mktemp("cart"))
-
-
-@pytest.fixture(scope="module")
-def quadrotor() -> Plant:
-    return load_plant("quadrotor")
-
-
-@pytest.fixture(scope="module")
-def quadrotor_task(quadrotor: Plant) -> Task:
-    return load_task(quadrotor)
 
 
 @pytest.mark.parametrize(
