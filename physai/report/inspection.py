@@ -139,7 +139,7 @@ def untrained(plant: Plant, symmetry: Symmetry) -> Surrogate:
     contacts = contacts_of(plant)
     layout = replace(layout_of(plant, symmetry), contacts=contacts)
     ni, nt = len(input_channels(layout, plant)), layout.nt
-    architecture = Architecture(ni, nt, settings.width, settings.depth)
+    architecture = Architecture(ni, nt, settings.width, settings.depth, len(plant.design))
     noise = np.random.default_rng(0).standard_normal((2, 4 * ni + 16, ni)).astype(np.float32)
     one = jnp.ones
     return Surrogate(

@@ -50,7 +50,7 @@ from physai.surrogate.calibration import calibrate
 from physai.surrogate.checkpoint import Checkpoints
 from physai.surrogate.fit import FitSettings, stage_of, uncalibrated
 from physai.surrogate.model import Surrogate
-from physai.surrogate.network import Architecture, apply_ensemble, init_ensemble
+from physai.surrogate.network import apply_ensemble, init_ensemble
 from physai.surrogate.pace import paced
 from physai.surrogate.prior import periods
 from physai.surrogate.release import (
@@ -194,8 +194,7 @@ def distil_ensemble(
         relative squared error of each 250 steps.
     """
     key = jax.random.key(seed)
-    sizes = teacher.architecture
-    architecture = Architecture(sizes.inputs, sizes.outputs, settings.width, settings.depth)
+    architecture = replace(teacher.architecture, width=settings.width, depth=settings.depth)
     student = replace(
         teacher,
         parameters=init_ensemble(architecture, 1, jax.random.fold_in(key, 0)),

@@ -131,7 +131,8 @@ def _begun(
     qpos, velocity = recorded(layout, known, training)
     bounds = fit_bounds(layout, qpos, velocity)
     if start is None:
-        architecture = Architecture(x.shape[-1], y.shape[-1], settings.width, settings.depth)
+        sizes = x.shape[-1], y.shape[-1], settings.width, settings.depth
+        architecture = Architecture(*sizes, len(layout.design_low))
         parameters = init_ensemble(architecture, settings.members, jax.random.fold_in(key, 0))
     else:
         architecture = start.architecture

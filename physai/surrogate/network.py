@@ -4,7 +4,13 @@ Hidden layers are gated, silu(W x + b) * (V x + c): a rigid body's equations are
 (thrust, attitude, rates, 1/mass), which a gate represents with few units. What is linear in the
 inputs has a path of its own, so that no unit is spent on it.
 
-Reference: Shazeer, "GLU Variants Improve Transformer", 2020, equation 6, arXiv:2002.05202.
+A second path is linear in the inputs with gains g(d) that depend on the machine's design d alone,
+U (g(d) * V x): the modes of a structure turn by an angle in a control period, or by several turns,
+that the design sets, and all else that they do is nearly linear.
+
+References: Shazeer, "GLU Variants Improve Transformer", 2020, equation 6, arXiv:2002.05202; Ha,
+Dai, Le, "HyperNetworks", 2016, section 3.2 (weights scaled by what another network says),
+arXiv:1609.09106.
 """
 
 from __future__ import annotations
@@ -20,15 +26,25 @@ from flax import nnx
 
 Parameters = dict[str, Any]
 
+GAIN_UNITS = 64
+"""Hidden units between a design and its gains."""
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a member: `inputs` -> `depth` gated layers of `width` -> `outputs`, and directly."""
+    """Sizes of a member: `inputs` -> `depth` gated layers of `width` -> `outputs`, and directly.
+
+    Attributes:
+        inputs, outputs, width, depth: of the layers.
+        design: how many of the inputs, the last ones, are the design; 0: there is no path with
+            gains. Such a path is `width` wide.
+    """
 
     inputs: int
     outputs: int
     width: int
     depth: int
+    design: int = 0
 
 
 class GatedNetwork(nnx.Module):
@@ -50,6 +66,7 @@ class GatedNetwork(nnx.Module):
             kernel_init=nnx.initializers.zeros,
             rngs=rngs,
         )
+        self.modes = Modes(architecture, rngs) if architecture.design else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return normalised targets `[..., nt]`."""
@@ -57,7 +74,38 @@ class GatedNetwork(nnx.Module):
         for layer in self.hidden:
             gate, value = jnp.split(layer(hidden), 2, axis=-1)
             hidden = nnx.silu(gate) * value
-        return self.linear(x) + self.readout(hidden)
+        y = self.linear(x) + self.readout(hidden)
+        return y if self.modes is None else y + self.modes(x)
+
+
+class Modes(nnx.Module):
+    """What is linear in the inputs `[..., ni]`, with gains that the design among them sets."""
+
+    def __init__(self, architecture: Architecture, rngs: nnx.Rngs) -> None:
+        self.design = architecture.design
+        initial, spread = nnx.initializers.lecun_normal(), nnx.initializers.normal(1.0)
+        self.features = nnx.Linear(
+            *(architecture.design, GAIN_UNITS),
+            kernel_init=spread,
+            bias_init=spread,
+            rngs=rngs,
+        )
+        self.gains = nnx.Linear(GAIN_UNITS, architecture.width, kernel_init=initial, rngs=rngs)
+        self.seen = nnx.Linear(
+            architecture.inputs, architecture.width, kernel_init=initial, rngs=rngs
+        )
+        last = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")
+        self.told = nnx.Linear(
+            *(architecture.width, architecture.outputs),
+            use_bias=False,
+            kernel_init=last,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return their part of the normalised targets `[..., nt]`."""
+        gains = self.gains(nnx.silu(self.features(x[..., -self.design :])))
+        return self.told(gains * self.seen(x))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,7 +1,7 @@
 """What is known of a plant before anything is learned, and how much of it a surrogate uses.
 
 What touches the ground (`physai.surrogate.ground`), and the smooth equations of motion
-(`physai.surrogate.known`) or else mass centres in place of root translations
+(`physai.surrogate.known`) or mass centres in place of root translations
 (`physai.surrogate.centre`), each where it helps. Not both of the latter: the equations' error over
 a control period would be laid on a mass centre whose motion is simpler than they tell.
 """
@@ -36,14 +36,18 @@ CALMER = 0.5
 off, of a hopper (1.0) nothing before it (experiments/results/mass_centres.csv), at 1.2 to 1.5 times
 the time of a fit."""
 
+RESTING = 1e-2
+"""The same factor, below which momentum is as good as kept: mass centres then go before equations,
+whose error over a control period moves them."""
+
 
 def prior(
     plant: Plant, layout: Layout, training: Episodes, equations: bool
 ) -> tuple[Layout, Known | None, float | None]:
     """Choose what of a plant is taken as known, by what it explains of recorded control periods.
 
-    Without equations, mass centres take the place of a root's translations where each then changes
-    its velocity at most `CALMER` times as much.
+    Mass centres take the place of a root's translations where each then changes its velocity at
+    most `CALMER` times as much; beside equations that are good enough, `RESTING` times.
 
     Args:
         plant: the plant.
@@ -67,23 +71,24 @@ def prior(
     before, after = before[few], after[few]
     if equations:
         explained = known.explains(before, actions[few], disturbances[few], after)
-    if explained is not None and explained >= EXPLAINED:
-        return replace(layout, equations=True), known, explained
-    centre = _calmer(replace(layout, centred=centre), known, before, after)
-    layout = replace(layout, centred=centre)
-    return layout, known if centre or layout.contacts else None, explained
+    useful = explained is not None and explained >= EXPLAINED
+    most = RESTING if useful else CALMER
+    calm = _calmer(replace(layout, centred=centre), known, before, after, most)
+    layout = replace(layout, centred=calm, equations=useful and not calm)
+    used = layout.equations or layout.centred or layout.contacts
+    return layout, known if used else None, explained
 
 
-def _calmer(layout: Layout, known: Known, before: State, after: State) -> tuple[Translation, ...]:
-    """Return the translations of those roots whose mass centres are worth it."""
+def _calmer(
+    layout: Layout, known: Known, before: State, after: State, most: float
+) -> tuple[Translation, ...]:
+    """Return the translations of those roots whose mass centres change velocity little enough."""
     if not layout.centred:
         return ()
     see = jax.jit(partial(centred, layout, known))
     outer = np.std(np.asarray(see(after).qvel) - np.asarray(see(before).qvel), axis=0)
     whole = np.std(after.qvel - before.qvel, axis=0)
-    restless = {
-        t.body for t in layout.centred if outer[t.qvel_index] > CALMER * whole[t.qvel_index]
-    }
+    restless = {t.body for t in layout.centred if outer[t.qvel_index] > most * whole[t.qvel_index]}
     return tuple(t for t in layout.centred if t.body not in restless)
 
 
