@@ -131,8 +131,8 @@ def card(settings: Settings, plant: Plant, folder: Path) -> str:
     data = open_dataset(folder / "dataset", plant)
     steps = ", ".join(f"{split} {c['valid_steps']:,}" for split, c in data.counts.items())
     explained = about["equations_explain"]
-    little = explained is None or explained < 0.0
-    told = "explain nothing" if little else f"explain {100 * explained:.1f}%"
+    share = max(explained or 0.0, 0.0)
+    told = f"explain {100 * share:.1f}%" if share else "explain nothing"
     used = "used" if about["layout"]["equations"] else "not used"
     where = f"checkpoints/{plant.name}/{settings.name}"
     rollout = f"physai rollout {plant.name} --out {where}/dataset --seed {settings.seed}"
