@@ -2,7 +2,8 @@
 
 For every plant the same data and settings, one part changed: the loss, the model's equations where
 they are used, joint limits and contacts as inputs, the images of the machine, the network's linear
-path, batch and width, and the bounds on what may be predicted (of one and the same weights). One
+path, the gains of the design, batch and width, and the bounds on what may be predicted (of one and
+the same weights). One
 part is added that the fit does not have, running means of the weights. Where designs vary, the same
 number of episodes is also collected with 64 designs a shard. Then open-loop errors on held-out
 episodes, and on a second set that was shaken twice as hard. A flight whose error exceeds 100 times
@@ -40,7 +41,7 @@ from physai.surrogate.features import Layout
 from physai.surrogate.fit import FitSettings, fit_ensemble
 from physai.surrogate.known import Known
 from physai.surrogate.model import Surrogate
-from physai.surrogate.network import GatedNetwork
+from physai.surrogate.network import Architecture, GatedNetwork
 from physai.surrogate.pace import STRAYED
 from physai.surrogate.prior import prior
 from physai.surrogate.score import HORIZONS
@@ -128,6 +129,8 @@ def variants(
         yield "without images", fitted(replace(layout, images=()), known)
     with patch.object(GatedNetwork, "__call__", without_linear):
         yield "without linear path", fitted(layout, known)
+    with patch.object(fit, "Architecture", without_gains):
+        yield "without gains of the design", fitted(layout, known)
     with patch.object(train, "log_error", squared):
         yield "mean squared error of all", fitted(layout, known)
     with patch.object(train, "robust", plain):
@@ -144,10 +147,17 @@ def variants(
 
 def without_linear(network: GatedNetwork, x: jax.Array) -> jax.Array:
     """Return normalised targets, the linear path left out: nothing trains it, and it stays 0."""
+    hidden = x
     for layer in network.hidden:
-        gate, value = jnp.split(layer(x), 2, axis=-1)
-        x = nnx.silu(gate) * value
-    return network.readout(x)
+        gate, value = jnp.split(layer(hidden), 2, axis=-1)
+        hidden = nnx.silu(gate) * value
+    y = network.readout(hidden)
+    return y if network.modes is None else y + network.modes(x)
+
+
+def without_gains(*sizes: int) -> Architecture:
+    """Return the fit's architecture without the path whose gains the design sets."""
+    return Architecture(*sizes[:4])
 
 
 def squared(square: jax.Array, counted: jax.Array) -> jax.Array:
